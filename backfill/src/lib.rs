@@ -1,0 +1,1 @@
+//! Snapshots, offline scans and parallel, resumable copies for online data migrations.

@@ -1,0 +1,1 @@
+//! Scientist-style experiments: run a control and a candidate, compare them, publish what was seen.

@@ -1,0 +1,1 @@
+//! Online data migrations: dual writes, shadow reads, fenced phases and offline backfills.
