@@ -60,7 +60,7 @@ pub enum Error {
     },
 
     /// A migration that the control store does not know.
-    #[error("there is no migration {name:?} in the control store{}", known(.known))]
+    #[error("there is no migration {name:?} in the control store{}", spell_known(.known))]
     UnknownMigration {
         /// The name that was asked for.
         name: String,
@@ -334,6 +334,6 @@ fn spell_missing(report: &GateReport) -> String {
         .join("; ")
 }
 
-fn known(names: &[String]) -> String {
+fn spell_known(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!("; it knows {}", names.join(", ")) }
 }
