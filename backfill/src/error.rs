@@ -250,7 +250,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is no finished scan in the folder.
-    #[error("no findings in {}: it has no {}", path.display(), "scan.json")]
+    #[error("no findings in {}: it has no {}", path.display(), crate::findings::SUMMARY_FILE)]
     FindingsAbsent {
         /// The folder.
         path: PathBuf,

@@ -6,6 +6,8 @@ mod keys;
 pub mod row_hash;
 pub mod scan;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};
 pub use row_hash::KeyHash;

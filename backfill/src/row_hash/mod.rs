@@ -79,5 +79,4 @@ pub fn column_hashes(column: &dyn Array, position: usize, name: &str) -> Result<
     })
 }
 
-#[cfg(test)]
-mod tests;
+

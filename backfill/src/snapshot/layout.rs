@@ -17,16 +17,29 @@ use parquet::schema::types::ColumnPath;
 
 use super::ROW_HASH_COLUMN;
 
+/// How many rows go together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    pub(crate) row_group_rows_max: usize,
+    pub(crate) file_rows_max: u64,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { row_group_rows_max: ROW_GROUP_ROWS_MAX, file_rows_max: FILE_ROWS_MAX }
+    }
+}
+
 /// Rows per row group. At 16 bytes of key and hash a row it makes reads of 2 MiB: long enough to run at the disk's
 /// speed, small enough that a scan holds a handful per thread within a few dozen MiB.
-pub(super) const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
+const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
 /// Bytes per row group, before compression. Binds where rows are wide, and bounds the writer's memory.
-pub(super) const ROW_GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
+const ROW_GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Rows per file: about half a GiB of typical rows. Files this long keep their number small, and their footers, which a
 /// reader holds one at a time, below a few MiB.
-pub(super) const FILE_ROWS_MAX: u64 = 32 * ROW_GROUP_ROWS_MAX as u64;
+const FILE_ROWS_MAX: u64 = 32 * ROW_GROUP_ROWS_MAX as u64;
 
 /// Rows per page outside key and hash.
 const PAGE_ROWS: usize = 512;
@@ -39,17 +52,22 @@ const DICTIONARY_REPEATS_MIN: usize = 16;
 
 /// The writer's settings for a snapshot. `first_hashes` are the column hashes of the first rows, column by column: how
 /// many of them are distinct tells which columns are worth a dictionary.
-pub(super) fn writer_properties(schema: &Schema, key: &[String], first_hashes: &[Vec<u64>]) -> WriterProperties {
+pub(super) fn writer_properties(
+    layout: Layout,
+    schema: &Schema,
+    key: &[String],
+    first_hashes: &[Vec<u64>],
+) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(concat!("crossfade ", env!("CARGO_PKG_VERSION")).to_owned())
         // Level 1: random columns gain nothing from a higher one, and export is bound by this.
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+        .set_max_row_group_row_count(Some(layout.row_group_rows_max))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
         // Rows per page go by the size limit below, which is looked at after each batch of this many rows.
         .set_write_batch_size(PAGE_ROWS)
-        .set_data_page_row_count_limit(ROW_GROUP_ROWS_MAX)
+        .set_data_page_row_count_limit(layout.row_group_rows_max)
         .set_data_page_size_limit(1)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
         .set_dictionary_enabled(false)

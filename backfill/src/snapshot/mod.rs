@@ -17,7 +17,10 @@ pub use pair::{Requirements, SnapshotPair};
 pub use reader::Snapshot;
 pub use writer::{SnapshotHeader, SnapshotWriter};
 
-pub(crate) use file::DataFile;
+pub(crate) use file::{DataFile, PageMetadata};
+#[cfg(test)]
+pub(crate) use layout::Layout;
+pub(crate) use manifest::checksum_text;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -99,18 +99,17 @@ impl SnapshotPair {
         if (old.side, new.side) != (Side::Old, Side::New) {
             return Err(self.differ("side", side(old), side(new)));
         }
-        let texts: [(&'static str, fn(&SnapshotManifest) -> String); 6] = [
-            ("migration", |manifest| manifest.migration.clone()),
-            ("manifest", |manifest| manifest.manifest_hash.clone()),
-            ("epoch", |manifest| manifest.epoch.to_string()),
-            ("row hash version", |manifest| manifest.row_hash_version.to_string()),
-            ("key", |manifest| manifest.key.join(", ")),
-            ("scope", |manifest| manifest.scope.join(", ")),
+        let same = [
+            ("migration", &old.migration, &new.migration),
+            ("manifest", &old.manifest_hash, &new.manifest_hash),
+            ("epoch", &old.epoch.to_string(), &new.epoch.to_string()),
+            ("row hash version", &old.row_hash_version.to_string(), &new.row_hash_version.to_string()),
+            ("key", &old.key.join(", "), &new.key.join(", ")),
+            ("scope", &old.scope.join(", "), &new.scope.join(", ")),
         ];
-        for (what, text) in texts {
-            let (old, new) = (text(old), text(new));
+        for (what, old, new) in same {
             if old != new {
-                return Err(self.differ(what, old, new));
+                return Err(self.differ(what, old.clone(), new.clone()));
             }
         }
         self.check_columns()

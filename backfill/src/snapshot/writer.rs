@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 
 use super::file::scan_checksums;
-use super::layout::{FILE_ROWS_MAX, writer_properties};
+use super::layout::{Layout, writer_properties};
 use super::manifest::{FORMAT_VERSION, SnapshotFile, SnapshotManifest, checksum_text};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
 use crate::durable::{DurableFile, remove_leftovers, write_json};
@@ -55,6 +55,7 @@ pub struct SnapshotHeader {
 pub struct SnapshotWriter {
     folder: PathBuf,
     header: SnapshotHeader,
+    layout: Layout,
     stored_schema: SchemaRef,
     key_positions: Vec<usize>,
     file: Option<ArrowWriter<DurableFile>>,
@@ -80,7 +81,10 @@ impl SnapshotWriter {
     /// [`Error::SnapshotPresent`]; [`Error::KeyColumnAbsent`], [`Error::KeyType`] or [`Error::ColumnType`] if the
     /// header's columns cannot be a snapshot; [`Error::Io`] or [`Error::DiskFull`].
     pub fn create(folder: impl Into<PathBuf>, header: SnapshotHeader) -> Result<Self> {
-        let folder = folder.into();
+        Self::create_with_layout(folder.into(), header, Layout::default())
+    }
+
+    pub(crate) fn create_with_layout(folder: PathBuf, header: SnapshotHeader, layout: Layout) -> Result<Self> {
         let key_positions = key_positions(&header)?;
         // An empty batch finds out whether every column has a canonical encoding.
         row_hashes(&RecordBatch::new_empty(header.schema.clone()))?;
@@ -94,6 +98,7 @@ impl SnapshotWriter {
         Ok(Self {
             folder,
             header,
+            layout,
             stored_schema,
             key_positions,
             file: None,
@@ -120,11 +125,11 @@ impl SnapshotWriter {
         let stored = self.stored(batch)?;
         let mut start = 0;
         while start < stored.num_rows() {
-            let room = (FILE_ROWS_MAX - self.file_rows) as usize;
+            let room = (self.layout.file_rows_max - self.file_rows) as usize;
             let rows = room.min(stored.num_rows() - start);
             self.write_rows(&stored.slice(start, rows))?;
             start += rows;
-            if self.file_rows == FILE_ROWS_MAX {
+            if self.file_rows == self.layout.file_rows_max {
                 self.finish_file()?;
             }
         }
@@ -255,7 +260,7 @@ impl SnapshotWriter {
     fn write_rows(&mut self, rows: &RecordBatch) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(begin_file(&self.folder, self.files.len(), rows, &self.header.key)?),
+            none => none.insert(begin_file(&self.folder, self.files.len(), rows, &self.header.key, self.layout)?),
         };
         file.write(rows).map_err(|source| Error::parquet_write(file.inner().path())(source))?;
         self.file_rows += rows.num_rows() as u64;
@@ -287,13 +292,14 @@ fn begin_file(
     index: usize,
     first_rows: &RecordBatch,
     key: &[String],
+    layout: Layout,
 ) -> Result<ArrowWriter<DurableFile>> {
     let path = folder.join(file_name(index));
     let mut first_hashes = Vec::with_capacity(first_rows.num_columns());
     for (position, (column, field)) in first_rows.columns().iter().zip(first_rows.schema_ref().fields()).enumerate() {
         first_hashes.push(column_hashes(column, position, field.name())?);
     }
-    let properties = writer_properties(first_rows.schema_ref(), key, &first_hashes);
+    let properties = writer_properties(layout, first_rows.schema_ref(), key, &first_hashes);
     let file = DurableFile::create(path.clone())?;
     ArrowWriter::try_new(file, first_rows.schema(), Some(properties)).map_err(Error::parquet_write(path))
 }
@@ -339,5 +345,4 @@ fn column(field: &Field) -> String {
     format!("{} {}", field.name(), field.data_type())
 }
 
-#[cfg(test)]
-mod tests;
+
