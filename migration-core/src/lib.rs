@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod mirror;
 pub mod phase;
 pub mod plan;
+mod quote;
 pub mod ramp;
 pub mod rows;
 pub mod template;

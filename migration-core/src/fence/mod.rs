@@ -4,7 +4,7 @@
 //! standing *after* it got it; a change of phase holds it alone. So a change waits for the
 //! transactions in flight, and what begins later sees the new standing (I2).
 
-mod postgres;
+pub(crate) mod postgres;
 mod sqlite;
 
 use futures::future::BoxFuture;

@@ -3,7 +3,7 @@
 //!
 //! Locks are taken in one order everywhere: fence, then old rows in key order, then new rows.
 
-mod postgres;
+pub(crate) mod postgres;
 mod sqlite;
 
 use arrow::array::RecordBatch;

@@ -1,6 +1,6 @@
 //! Rows on their way out of a store, as Arrow record batches in the plan's order.
 
-mod postgres;
+pub(crate) mod postgres;
 mod sqlite;
 
 use arrow::array::RecordBatch;
