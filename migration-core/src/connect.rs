@@ -1,5 +1,7 @@
 //! From a URL to everything that is done with a database: the one place that chooses an engine.
 
+mod sqlite;
+
 use std::sync::Arc;
 
 use sqlx::Pool;

@@ -1,6 +1,7 @@
 //! Phases, control records, fence, dual writes, reads and gates of online data migrations.
 
 pub mod catalog;
+mod cell;
 pub mod check;
 pub mod comparisons;
 pub mod connect;
