@@ -441,9 +441,12 @@ impl Error {
     /// What the caller can do next, where there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::DiskFull { .. } => "free some space or choose another folder, then run the command again".into(),
+            Self::DiskFull { .. } => {
+                "free some space or choose another folder, then run the command again".into()
+            }
             Self::SnapshotAbsent { .. } => {
-                "a snapshot that was interrupted leaves no manifest; take it again with `crossfade snapshot`".into()
+                "a snapshot that was interrupted leaves no manifest; take it again with `crossfade snapshot`"
+                    .into()
             }
             Self::SnapshotPresent { .. } => "choose an empty folder, or delete the old snapshot first".into(),
             Self::SnapshotVersion { found, supported, .. } if found > supported => {
@@ -455,11 +458,15 @@ impl Error {
             | Self::FileAbsent { .. }
             | Self::FileLength { .. }
             | Self::FileCorrupt { .. }
-            | Self::FileSchema { .. } => "copy the folder again from where it was taken, or take the snapshot again".into(),
+            | Self::FileSchema { .. } => {
+                "copy the folder again from where it was taken, or take the snapshot again".into()
+            }
             Self::OtherMigration { expected, .. } => {
                 format!("point at a snapshot that was taken with `crossfade snapshot {expected}`")
             }
-            Self::OtherManifest { .. } => "the projection may have changed since: take the snapshot again".into(),
+            Self::OtherManifest { .. } => {
+                "the projection may have changed since: take the snapshot again".into()
+            }
             Self::OlderEpoch { .. } => {
                 "the phase or the ramp has changed since it was taken: take the snapshot again".into()
             }
@@ -472,8 +479,12 @@ impl Error {
             Self::KeyNull { column, .. } => {
                 format!("let the projection filter out rows whose {column} is null, or give them a value")
             }
-            Self::KeyOrder { .. } => "order by all key columns, text bytewise (in Postgres: collate \"C\")".into(),
-            Self::FindingsPresent { .. } => "choose an empty folder, or ask for the old findings to be replaced".into(),
+            Self::KeyOrder { .. } => {
+                "order by all key columns, text bytewise (in Postgres: collate \"C\")".into()
+            }
+            Self::FindingsPresent { .. } => {
+                "choose an empty folder, or ask for the old findings to be replaced".into()
+            }
             Self::FindingsAbsent { .. } => {
                 "a scan that was interrupted leaves no summary; run `crossfade scan` again".into()
             }

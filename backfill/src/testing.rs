@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, LargeStringArray,
-    RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, UInt64Array,
+    Array, ArrayRef, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array,
+    LargeStringArray, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::datatypes::{Field, Schema};
 
@@ -67,11 +67,13 @@ pub(crate) fn key_columns(keys: &[Key], side: Side) -> Vec<(&'static str, ArrayR
         None | Some(Key::Int(_)) => vec![("id", Arc::new(values!(Int).collect::<Int64Array>()))],
         Some(Key::Unsigned(_)) => vec![("id", Arc::new(values!(Unsigned).collect::<UInt64Array>()))],
         Some(Key::Text(_)) => {
-            let texts = keys.iter().map(|key| if let Key::Text(text) = key { text.as_str() } else { panic!() });
+            let texts =
+                keys.iter().map(|key| if let Key::Text(text) = key { text.as_str() } else { panic!() });
             vec![("id", text(texts.collect()))]
         }
         Some(Key::Pair(_, _)) => {
-            let pairs = keys.iter().map(|key| if let Key::Pair(a, b) = key { (*a, b.as_str()) } else { panic!() });
+            let pairs =
+                keys.iter().map(|key| if let Key::Pair(a, b) = key { (*a, b.as_str()) } else { panic!() });
             let (numbers, texts): (Vec<_>, Vec<_>) = pairs.unzip();
             let numbers: ArrayRef = match side {
                 Side::Old => Arc::new(Int32Array::from(numbers)),
@@ -83,11 +85,14 @@ pub(crate) fn key_columns(keys: &[Key], side: Side) -> Vec<(&'static str, ArrayR
             vec![("id", Arc::new(FixedSizeBinaryArray::try_from_iter(values!(Uuid)).unwrap()))]
         }
         Some(Key::Decimal(_)) => {
-            let decimals = values!(Decimal).collect::<Decimal128Array>().with_precision_and_scale(38, 4).unwrap();
+            let decimals =
+                values!(Decimal).collect::<Decimal128Array>().with_precision_and_scale(38, 4).unwrap();
             vec![("id", Arc::new(decimals))]
         }
         Some(Key::Instant(_)) => {
-            vec![("id", Arc::new(values!(Instant).collect::<TimestampMicrosecondArray>().with_timezone("UTC")))]
+            let instants =
+                TimestampMicrosecondArray::from_iter_values(values!(Instant)).with_timezone("+00:00");
+            vec![("id", Arc::new(instants))]
         }
     }
 }
@@ -102,8 +107,10 @@ pub(crate) fn batch(rows: &[(Key, Values)], side: Side) -> RecordBatch {
     };
     let mut columns = key_columns(&keys, side);
     columns.push(("plan", plan));
-    columns.push(("quantity", Arc::new(rows.iter().map(|(_, values)| values.quantity).collect::<Int32Array>())));
-    columns.push(("amount", Arc::new(rows.iter().map(|(_, values)| values.amount).collect::<Float64Array>())));
+    columns
+        .push(("quantity", Arc::new(rows.iter().map(|(_, values)| values.quantity).collect::<Int32Array>())));
+    columns
+        .push(("amount", Arc::new(rows.iter().map(|(_, values)| values.amount).collect::<Float64Array>())));
     let fields: Vec<Field> =
         columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
     let columns = columns.into_iter().map(|(_, column)| column).collect();
@@ -129,7 +136,12 @@ pub(crate) fn header(batch: &RecordBatch, side: Side) -> SnapshotHeader {
 }
 
 /// Writes rows, which must be in key order, as one side of the pair in `pair`.
-pub(crate) fn write_side(pair: &Path, side: Side, rows: &[(Key, Values)], layout: Layout) -> SnapshotManifest {
+pub(crate) fn write_side(
+    pair: &Path,
+    side: Side,
+    rows: &[(Key, Values)],
+    layout: Layout,
+) -> SnapshotManifest {
     let whole = batch(rows, side);
     let mut writer =
         SnapshotWriter::create_with_layout(side.folder(pair), header(&whole, side), layout).unwrap();

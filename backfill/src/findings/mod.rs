@@ -56,7 +56,7 @@ impl FindingKind {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Missing, Self::Mismatched, Self::Orphaned, Self::Duplicated]
             .into_iter()
             .find(|kind| kind.name() == name)

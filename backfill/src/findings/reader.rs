@@ -53,7 +53,9 @@ impl Findings {
             let path = folder.join(&file.name);
             let found = match fs::metadata(&path) {
                 Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::FileAbsent { path }),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::FileAbsent { path });
+                }
                 Err(error) => return Err(Error::io("open", path)(error)),
             };
             if found != file.bytes {
@@ -107,7 +109,9 @@ impl Findings {
                 };
                 let need = match kinds.and_then(|kinds| FindingKind::from_name(kinds.value(row))) {
                     Some(FindingKind::Missing) => Need::Copy,
-                    Some(FindingKind::Mismatched | FindingKind::Orphaned | FindingKind::Duplicated) => Need::Repair,
+                    Some(FindingKind::Mismatched | FindingKind::Orphaned | FindingKind::Duplicated) => {
+                        Need::Repair
+                    }
                     None => return Err(self.corrupt(index, "it has a finding of no known kind".into())),
                 };
                 match needs.last_mut().filter(|_| same) {

@@ -44,7 +44,12 @@ struct Chunk {
 
 impl FindingsWriter {
     /// Begins findings in `folder`, which must not hold a finished scan.
-    pub(crate) fn create(folder: PathBuf, schema: SchemaRef, scope: Vec<String>, chunk_keys_max: u64) -> Result<Self> {
+    pub(crate) fn create(
+        folder: PathBuf,
+        schema: SchemaRef,
+        scope: Vec<String>,
+        chunk_keys_max: u64,
+    ) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         if folder.join(SUMMARY_FILE).exists() {
             return Err(Error::FindingsPresent { path: folder });
@@ -131,7 +136,8 @@ impl Chunk {
             .build();
         let file = DurableFile::create(path.clone())?;
         Ok(Self {
-            file: ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(Error::parquet_write(path))?,
+            file: ArrowWriter::try_new(file, schema.clone(), Some(properties))
+                .map_err(Error::parquet_write(path))?,
             buffer: BatchCoalescer::new(schema.clone(), BATCH_ROWS),
             findings: 0,
             scope_keys: 0,

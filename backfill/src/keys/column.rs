@@ -52,9 +52,7 @@ pub(crate) fn key_type(data_type: &DataType) -> Option<DataType> {
         | DataType::Time32(_)
         | DataType::Time64(_) => data_type.clone(),
         // A zone's name is how an instant is shown, not which instant it is.
-        DataType::Timestamp(unit, zone) => {
-            DataType::Timestamp(*unit, zone.as_ref().map(|_| "UTC".into()))
-        }
+        DataType::Timestamp(unit, zone) => DataType::Timestamp(*unit, zone.as_ref().map(|_| "UTC".into())),
         DataType::Dictionary(_, values) => return key_type(values),
         _ => return None,
     })
@@ -67,12 +65,12 @@ impl KeyColumn {
         let compared_as = key_type(array.data_type()).ok_or_else(unsupported)?;
         Ok(match &compared_as {
             DataType::UInt64 => Self::Unsigned(array.as_primitive::<UInt64Type>().values().clone()),
-            DataType::Decimal128(_, _) => {
-                Self::Decimal(converted(array, &compared_as)?.as_primitive::<Decimal128Type>().values().clone())
-            }
-            DataType::Decimal256(_, _) => {
-                Self::DecimalWide(converted(array, &compared_as)?.as_primitive::<Decimal256Type>().values().clone())
-            }
+            DataType::Decimal128(_, _) => Self::Decimal(
+                converted(array, &compared_as)?.as_primitive::<Decimal128Type>().values().clone(),
+            ),
+            DataType::Decimal256(_, _) => Self::DecimalWide(
+                converted(array, &compared_as)?.as_primitive::<Decimal256Type>().values().clone(),
+            ),
             DataType::FixedSizeBinary(width) => {
                 let bytes = array.as_fixed_size_binary();
                 Self::Fixed { width: *width as usize, values: bytes.values().clone() }
@@ -107,8 +105,12 @@ impl KeyColumn {
     pub(super) fn equal_prefix(&self, row: usize, other: &Self, other_row: usize, max: usize) -> usize {
         match (self, other) {
             (Self::Signed(left), Self::Signed(right)) => equal_values(&left[row..], &right[other_row..], max),
-            (Self::Unsigned(left), Self::Unsigned(right)) => equal_values(&left[row..], &right[other_row..], max),
-            (Self::Decimal(left), Self::Decimal(right)) => equal_values(&left[row..], &right[other_row..], max),
+            (Self::Unsigned(left), Self::Unsigned(right)) => {
+                equal_values(&left[row..], &right[other_row..], max)
+            }
+            (Self::Decimal(left), Self::Decimal(right)) => {
+                equal_values(&left[row..], &right[other_row..], max)
+            }
             (Self::DecimalWide(left), Self::DecimalWide(right)) => {
                 equal_values(&left[row..], &right[other_row..], max)
             }
@@ -120,8 +122,7 @@ impl KeyColumn {
                     })
                     .count();
                 let start = strides * EQUAL_STRIDE;
-                start
-                    + (start..max).take_while(|i| left.bytes(row + i) == right.bytes(other_row + i)).count()
+                start + (start..max).take_while(|i| left.bytes(row + i) == right.bytes(other_row + i)).count()
             }
         }
     }
@@ -147,13 +148,23 @@ impl KeyColumn {
             Self::Unsigned(values) => Self::Unsigned(values.slice(start, rows)),
             Self::Decimal(values) => Self::Decimal(values.slice(start, rows)),
             Self::DecimalWide(values) => Self::DecimalWide(values.slice(start, rows)),
-            Self::Fixed { width, values } => Self::Fixed {
-                width: *width,
-                values: values.slice_with_length(start * width, rows * width),
-            },
+            Self::Fixed { width, values } => {
+                Self::Fixed { width: *width, values: values.slice_with_length(start * width, rows * width) }
+            }
             Self::Bytes { offsets, values } => {
                 Self::Bytes { offsets: offsets.slice(start, rows), values: values.clone() }
             }
+        }
+    }
+
+    /// A value as it is compared, for where there is no better way to show it.
+    pub(super) fn display(&self, row: usize) -> String {
+        match self {
+            Self::Signed(values) => values[row].to_string(),
+            Self::Unsigned(values) => values[row].to_string(),
+            Self::Decimal(values) => values[row].to_string(),
+            Self::DecimalWide(values) => values[row].to_string(),
+            Self::Fixed { .. } | Self::Bytes { .. } => format!("{:02x?}", self.bytes(row)),
         }
     }
 

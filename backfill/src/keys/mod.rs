@@ -131,7 +131,9 @@ impl Keys {
         let values: Vec<String> = self
             .arrays
             .iter()
-            .map(|array| array_value_to_string(array, row).unwrap_or_else(|_| "?".into()))
+            .zip(&self.columns)
+            // Arrow cannot show instants in a named zone; they still have a number.
+            .map(|(array, column)| array_value_to_string(array, row).unwrap_or_else(|_| column.display(row)))
             .collect();
         match values.as_slice() {
             [value] => value.clone(),
@@ -148,4 +150,5 @@ pub(crate) fn mergeable(left: &DataType, right: &DataType) -> bool {
     }
 }
 
-
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,10 @@ pub(crate) fn comparable(left: &DataType, right: &DataType) -> bool {
         (DataType::Map(left, _), DataType::Map(right, _)) => match (left.data_type(), right.data_type()) {
             (DataType::Struct(left), DataType::Struct(right)) => {
                 left.len() == right.len()
-                    && left.iter().zip(right).all(|(left, right)| comparable(left.data_type(), right.data_type()))
+                    && left
+                        .iter()
+                        .zip(right)
+                        .all(|(left, right)| comparable(left.data_type(), right.data_type()))
             }
             _ => false,
         },
@@ -87,7 +90,10 @@ mod tests {
         let dictionary = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
         assert!(comparable(&dictionary, &DataType::LargeUtf8));
         let item = |data_type| Arc::new(Field::new("item", data_type, true));
-        assert!(comparable(&DataType::List(item(DataType::Int8)), &DataType::LargeList(item(DataType::Int64))));
+        assert!(comparable(
+            &DataType::List(item(DataType::Int8)),
+            &DataType::LargeList(item(DataType::Int64))
+        ));
     }
 
     #[test]

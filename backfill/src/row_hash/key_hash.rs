@@ -83,5 +83,5 @@ mod tests {
         assert_eq!(of(&[1, 2, 3]), GOLDEN_OF_1_2_3);
     }
 
-    const GOLDEN_OF_1_2_3: u64 = 0;
+    const GOLDEN_OF_1_2_3: u64 = 4_508_605_864_220_096_988;
 }

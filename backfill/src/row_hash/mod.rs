@@ -73,10 +73,9 @@ pub fn row_hashes(batch: &RecordBatch) -> Result<Vec<u64>> {
 ///
 /// [`Error::ColumnType`] if the column's type has no canonical encoding; `name` is for that message.
 pub fn column_hashes(column: &dyn Array, position: usize, name: &str) -> Result<Vec<u64>> {
-    value::hashes(column, value::column_base(position)).map_err(|data_type| Error::ColumnType {
-        column: name.to_owned(),
-        data_type: data_type.to_string(),
-    })
+    value::hashes(column, value::column_base(position))
+        .map_err(|data_type| Error::ColumnType { column: name.to_owned(), data_type: data_type.to_string() })
 }
 
-
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 use arrow::array::cast::AsArray;
 use arrow::array::types::{
     ArrowPrimitiveType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type,
-    DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float16Type,
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalDayTimeType,
+    DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType, DurationSecondType,
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalDayTimeType,
     IntervalMonthDayNanoType, IntervalYearMonthType, Time32MillisecondType, Time32SecondType,
     Time64MicrosecondType, Time64NanosecondType, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -162,7 +162,11 @@ fn each(array: &dyn Array, base: u64, of: impl Fn(usize) -> u64) -> Vec<u64> {
     }
 }
 
-fn primitives<T: ArrowPrimitiveType>(array: &dyn Array, base: u64, of: impl Fn(T::Native) -> u64) -> Vec<u64> {
+fn primitives<T: ArrowPrimitiveType>(
+    array: &dyn Array,
+    base: u64,
+    of: impl Fn(T::Native) -> u64,
+) -> Vec<u64> {
     let values = array.as_primitive::<T>().values();
     each(array, base, |i| of(values[i]))
 }
@@ -221,9 +225,9 @@ fn date(base: u64, days: i64) -> u64 {
 fn times(array: &dyn Array, base: u64) -> Vec<u64> {
     let time = |nanoseconds: i64| hash(base, TIME, &nanoseconds.to_le_bytes());
     match array.data_type() {
-        DataType::Time32(TimeUnit::Second) => primitives::<Time32SecondType>(array, base, |value| {
-            time(i64::from(value) * 1_000_000_000)
-        }),
+        DataType::Time32(TimeUnit::Second) => {
+            primitives::<Time32SecondType>(array, base, |value| time(i64::from(value) * 1_000_000_000))
+        }
         DataType::Time32(_) => {
             primitives::<Time32MillisecondType>(array, base, |value| time(i64::from(value) * 1_000_000))
         }
@@ -235,7 +239,12 @@ fn times(array: &dyn Array, base: u64) -> Vec<u64> {
 }
 
 /// Seconds and nanoseconds rather than nanoseconds alone: the whole range of every unit fits.
-fn instants<T: ArrowPrimitiveType<Native = i64>>(array: &dyn Array, base: u64, tag: u64, per_second: i64) -> Vec<u64> {
+fn instants<T: ArrowPrimitiveType<Native = i64>>(
+    array: &dyn Array,
+    base: u64,
+    tag: u64,
+    per_second: i64,
+) -> Vec<u64> {
     let nanoseconds_each = 1_000_000_000 / per_second;
     primitives::<T>(array, base, |value| {
         let mut payload = [0; 12];

@@ -94,7 +94,11 @@ impl<'a> RowGroups<'a> {
             .keys
             .iter()
             .zip(self.key_types)
-            .map(|(array, key_type)| if array.data_type() == key_type { Ok(array.clone()) } else { cast(array, key_type) })
+            .map(
+                |(array, key_type)| {
+                    if array.data_type() == key_type { Ok(array.clone()) } else { cast(array, key_type) }
+                },
+            )
             .collect::<Result<Vec<_>, _>>()
             .map_err(Error::arrow("bring keys to a common type"))?;
         Ok((Keys::new(arrays, columns.hashes.len(), self.names)?, columns.hashes))
@@ -107,7 +111,12 @@ impl RowGroup<'_> {
     }
 
     fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
-        Error::KeyOrder { path: self.file.path().to_owned(), row: row - self.file.rows().start, key, previous }
+        Error::KeyOrder {
+            path: self.file.path().to_owned(),
+            row: row - self.file.rows().start,
+            key,
+            previous,
+        }
     }
 }
 

@@ -168,7 +168,8 @@ fn compare_range(
 
 /// Turns differences into findings: explains all of their mismatches together.
 fn explained(job: &Job<'_>, explainer: &mut Explainer<'_>, gathered: Vec<Differences>) -> Result<Vec<Found>> {
-    let mismatches: Vec<_> = gathered.iter().flat_map(|differences| differences.mismatches.iter().copied()).collect();
+    let mismatches: Vec<_> =
+        gathered.iter().flat_map(|differences| differences.mismatches.iter().copied()).collect();
     let mut explanations = explainer.explain(&mismatches)?.into_iter();
     gathered
         .into_iter()

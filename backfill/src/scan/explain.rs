@@ -30,7 +30,8 @@ pub(super) fn columns_by_cost(pair: &SnapshotPair) -> Vec<usize> {
     };
     let key = &pair.old().manifest().key;
     let fields = pair.old().schema().fields();
-    let mut columns: Vec<usize> = (0..fields.len()).filter(|&position| !key.contains(fields[position].name())).collect();
+    let mut columns: Vec<usize> =
+        (0..fields.len()).filter(|&position| !key.contains(fields[position].name())).collect();
     columns.sort_by_cached_key(|&position| (bytes(position), position));
     columns
 }
@@ -43,14 +44,19 @@ impl<'a> Explainer<'a> {
     /// For each mismatch the positions of the columns that differ, ascending. Mismatches come in key order.
     pub(super) fn explain(&mut self, mismatches: &[Mismatch]) -> Result<Vec<Vec<usize>>> {
         let mut differing = vec![Vec::new(); mismatches.len()];
-        let mut open: Vec<Open> =
-            mismatches.iter().enumerate().map(|(index, mismatch)| Open { index, mismatch: *mismatch }).collect();
+        let mut open: Vec<Open> = mismatches
+            .iter()
+            .enumerate()
+            .map(|(index, mismatch)| Open { index, mismatch: *mismatch })
+            .collect();
         for &position in self.columns {
             if open.is_empty() {
                 break;
             }
-            let old = self.old.column_hashes(position, open.iter().map(|open| open.mismatch.old_row).collect())?;
-            let new = self.new.column_hashes(position, open.iter().map(|open| open.mismatch.new_row).collect())?;
+            let old =
+                self.old.column_hashes(position, open.iter().map(|open| open.mismatch.old_row).collect())?;
+            let new =
+                self.new.column_hashes(position, open.iter().map(|open| open.mismatch.new_row).collect())?;
             for ((open, old), new) in open.iter_mut().zip(old).zip(new) {
                 if old != new {
                     differing[open.index].push(position);
@@ -62,7 +68,9 @@ impl<'a> Explainer<'a> {
         }
         if let Some(open) = open.first() {
             let Mismatch { old_row, new_row, .. } = open.mismatch;
-            let detail = format!("the hash of row {old_row} of old or of row {new_row} of new is not that of its columns");
+            let detail = format!(
+                "the hash of row {old_row} of old or of row {new_row} of new is not that of its columns"
+            );
             return Err(Error::corrupt(self.pair.folder(), None)(detail));
         }
         for columns in &mut differing {

@@ -37,7 +37,11 @@ pub(super) fn key_ranges(old: &RowGroups<'_>, new: &RowGroups<'_>, threads: usiz
     ranges.push((start.0..base.rows(), start.1..other.rows()));
     Ok(ranges
         .into_iter()
-        .map(|(base, other)| if by_old { KeyRange { old: base, new: other } } else { KeyRange { old: other, new: base } })
+        .map(
+            |(base, other)| {
+                if by_old { KeyRange { old: base, new: other } } else { KeyRange { old: other, new: base } }
+            },
+        )
         .collect())
 }
 

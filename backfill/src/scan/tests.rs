@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use arrow::array::cast::AsArray;
-use arrow::array::Array;
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 
@@ -36,7 +35,11 @@ fn key_text(keys: &[Key]) -> Vec<String> {
     let columns = key_columns(keys, Side::Old);
     (0..keys.len())
         .map(|row| {
-            columns.iter().map(|(_, column)| array_value_to_string(column, row).unwrap()).collect::<Vec<_>>().join("|")
+            columns
+                .iter()
+                .map(|(_, column)| array_value_to_string(column, row).unwrap())
+                .collect::<Vec<_>>()
+                .join("|")
         })
         .collect()
 }
@@ -52,7 +55,8 @@ fn naive(old: &Rows, new: &Rows) -> Vec<Finding> {
     }
     let differing = |old: &Values, new: &Values| {
         let mut columns = Vec::new();
-        let amount = |amount: Option<f64>| amount.map(|amount| if amount.is_nan() { None } else { Some(amount) });
+        let amount =
+            |amount: Option<f64>| amount.map(|amount| if amount.is_nan() { None } else { Some(amount) });
         if old.plan != new.plan {
             columns.push("plan".to_owned());
         }
@@ -87,8 +91,9 @@ fn read(findings: &Findings) -> Vec<Finding> {
             let batch = batch.unwrap();
             let keys = batch.num_columns() - 2;
             for row in 0..batch.num_rows() {
-                let key: Vec<String> =
-                    (1..=keys).map(|column| array_value_to_string(batch.column(column), row).unwrap()).collect();
+                let key: Vec<String> = (1..=keys)
+                    .map(|column| array_value_to_string(batch.column(column), row).unwrap())
+                    .collect();
                 let kind = FindingKind::from_name(batch.column(0).as_string::<i32>().value(row)).unwrap();
                 let columns = batch.column(keys + 1).as_list::<i32>().value(row);
                 let columns = columns.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
@@ -143,7 +148,9 @@ fn check(old: &Rows, new: &Rows, row_group_rows_max: usize, chunk_keys_max: u64)
     assert_eq!(read(&findings), expected);
     assert_eq!(findings.summary(), &summary);
     assert_eq!((summary.rows_old, summary.rows_new), (old.len() as u64, new.len() as u64));
-    for kind in [FindingKind::Missing, FindingKind::Mismatched, FindingKind::Orphaned, FindingKind::Duplicated] {
+    for kind in
+        [FindingKind::Missing, FindingKind::Mismatched, FindingKind::Orphaned, FindingKind::Duplicated]
+    {
         let count = expected.iter().filter(|(_, found, _)| *found == kind).count() as u64;
         assert_eq!(summary.count(kind), count, "{kind}");
     }
@@ -166,7 +173,8 @@ fn check(old: &Rows, new: &Rows, row_group_rows_max: usize, chunk_keys_max: u64)
 }
 
 fn values() -> impl Strategy<Value = Values> {
-    let amount = prop_oneof![Just(None), Just(Some(f64::NAN)), Just(Some(-0.0)), Just(Some(0.0)), Just(Some(1.5))];
+    let amount =
+        prop_oneof![Just(None), Just(Some(f64::NAN)), Just(Some(-0.0)), Just(Some(0.0)), Just(Some(1.5))];
     let plan = prop_oneof![Just(None), Just(Some(String::new())), Just(Some("basic".to_owned()))];
     (plan, 0..3_i32, amount).prop_map(|(plan, quantity, amount)| Values { plan, quantity, amount })
 }
@@ -218,7 +226,7 @@ fn sides() -> impl Strategy<Value = (Rows, Rows)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn it_finds_what_a_naive_comparison_finds(
@@ -296,4 +304,85 @@ fn little_memory_means_fewer_threads_not_failure() {
     let pair = SnapshotPair::open(folder.path()).unwrap();
     let options = ScanOptions { memory_bytes_max: 0, ..options(4, 10) };
     assert_eq!(scan(&pair, folder.path().join("findings"), &options, &quiet).unwrap().missing, 20);
+}
+
+/// Flips one bit of a snapshot, at many places in turn. A scan must give the right findings or an error, and never
+/// findings that only look right.
+#[test]
+fn no_damage_to_a_file_changes_the_findings_unseen() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = plain(0..60);
+    let mut new = plain(5..62);
+    new[20].1.plan = Some("pro".into());
+    new[40].1.quantity = 9;
+    write_pair(folder.path(), &old, &new, 32);
+    let expected = naive(&old, &new);
+    let path = Side::New.folder(folder.path()).join("part-00000.parquet");
+    let whole = fs::read(&path).unwrap();
+    let (mut tried, mut refused) = (0, 0);
+    // A step that is no divisor of anything in the format, so that all its parts are hit.
+    for position in (0..whole.len()).step_by(37) {
+        tried += 1;
+        let mut damaged = whole.clone();
+        damaged[position] ^= 1 << (position % 8);
+        fs::write(&path, &damaged).unwrap();
+        let findings = folder.path().join(format!("findings-{position}"));
+        let result = std::panic::catch_unwind(|| {
+            let pair = SnapshotPair::open(folder.path())?;
+            scan(&pair, &findings, &options(1, 10), &quiet)
+        });
+        match result.unwrap_or_else(|_| panic!("byte {position} made it panic")) {
+            Ok(_) => assert_eq!(read(&Findings::open(&findings).unwrap()), expected, "byte {position}"),
+            Err(_) => {
+                refused += 1;
+                assert!(Findings::open(&findings).is_err(), "byte {position}");
+            }
+        }
+    }
+    assert!(refused > tried / 4, "only {refused} of {tried} places mattered");
+}
+
+#[test]
+fn damage_to_findings_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    write_pair(folder.path(), &plain(0..50), &plain(10..50), 32);
+    let pair = SnapshotPair::open(folder.path()).unwrap();
+    let path = folder.path().join("findings");
+    scan(&pair, &path, &options(1, 10), &quiet).unwrap();
+    let findings = Findings::open(&path).unwrap();
+    assert!(matches!(findings.chunk(1).unwrap_err(), Error::ChunkAbsent { asked: 1, chunks: 1, .. }));
+
+    let chunk = path.join("findings-00000.parquet");
+    let whole = fs::read(&chunk).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(&chunk, &damaged).unwrap();
+    assert!(matches!(findings.chunk(0).unwrap_err(), Error::FileCorrupt { .. }));
+    fs::write(&chunk, &whole[1..]).unwrap();
+    assert!(matches!(Findings::open(&path).unwrap_err(), Error::FileLength { .. }));
+    fs::remove_file(&chunk).unwrap();
+    assert!(matches!(Findings::open(&path).unwrap_err(), Error::FileAbsent { .. }));
+}
+
+#[test]
+fn keys_named_like_our_own_columns_do_not_collide() {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use std::sync::Arc;
+    let folder = tempfile::tempdir().unwrap();
+    for (side, ids) in [(Side::Old, vec![1, 2, 3]), (Side::New, vec![1, 3])] {
+        let schema = Arc::new(Schema::new(vec![Field::new("kind", DataType::Int64, false)]));
+        let column: ArrayRef = Arc::new(Int64Array::from(ids));
+        let batch = RecordBatch::try_new(schema, vec![column]).unwrap();
+        let header = crate::testing::header(&batch, side);
+        let mut writer = crate::snapshot::SnapshotWriter::create(side.folder(folder.path()), header).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+    }
+    let pair = SnapshotPair::open(folder.path()).unwrap();
+    let path = folder.path().join("findings");
+    scan(&pair, &path, &options(1, 10), &quiet).unwrap();
+    let chunk = Findings::open(&path).unwrap().chunk(0).unwrap();
+    assert_eq!(chunk.keys().schema().field(0).name(), "kind");
+    assert_eq!(chunk.needs(), [Need::Copy]);
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::cast::AsArray;
@@ -12,13 +13,14 @@ use arrow::buffer::ScalarBuffer;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    RowSelection,
 };
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::SchemaDescriptor;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::manifest::{SnapshotFile, SnapshotManifest, checksum_text};
 use super::positioned::Positioned;
@@ -63,13 +65,16 @@ impl DataFile {
         let path = folder.join(&entry.name);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::FileAbsent { path }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::FileAbsent { path });
+            }
             Err(error) => return Err(Error::io("open", path)(error)),
         };
         let input = Positioned::new(file).map_err(Error::io("open", &path))?;
         if input.len() != entry.bytes {
             return Err(Error::FileLength { path, expected: entry.bytes, found: input.len() });
         }
+        check_footer(&path, &input, entry)?;
         let metadata = load(&path, &input, PageIndexPolicy::Skip)?;
         let found = SnapshotManifest::columns_of(metadata.schema());
         if found != manifest.columns {
@@ -134,7 +139,9 @@ impl DataFile {
     pub(crate) fn scan_bytes(&self, row_group: usize) -> u64 {
         let metadata = self.metadata.metadata();
         scan_leaves(metadata.file_metadata().schema_descr(), &self.key_positions)
-            .map(|leaf| u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0))
+            .map(|leaf| {
+                u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0)
+            })
             .sum()
     }
 
@@ -190,13 +197,21 @@ impl DataFile {
 
     /// The hashes of one column's values in these rows, which ascend strictly, are counted over the whole snapshot, and
     /// are all in this file.
-    pub(crate) fn column_hashes_at(&self, pages: &PageMetadata, position: usize, rows: &[u64]) -> Result<Vec<u64>> {
+    pub(crate) fn column_hashes_at(
+        &self,
+        pages: &PageMetadata,
+        position: usize,
+        rows: &[u64],
+    ) -> Result<Vec<u64>> {
         let mut hashes = Vec::with_capacity(rows.len());
         let name = self.metadata.schema().field(position).name();
-        for batch in self.select(pages, &[position], rows)? {
-            let batch = batch.map_err(|error| self.corrupt_somewhere(error.to_string()))?;
-            hashes.extend(column_hashes(batch.column(0), position, name)?);
-        }
+        self.contained(|| {
+            for batch in self.select(pages, &[position], rows)? {
+                let batch = batch.map_err(|error| self.corrupt_somewhere(error.to_string()))?;
+                hashes.extend(column_hashes(batch.column(0), position, name)?);
+            }
+            Ok(())
+        })?;
         if hashes.len() == rows.len() {
             Ok(hashes)
         } else {
@@ -263,6 +278,12 @@ impl DataFile {
         }
     }
 
+    /// Pages outside key and row hash have no checksum of their own, and the decoder may panic on damaged ones.
+    fn contained<T>(&self, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(decode))
+            .unwrap_or_else(|_| Err(self.corrupt_somewhere("a page of it could not be decoded".into())))
+    }
+
     pub(crate) fn corrupt(&self, row_group: usize, detail: String) -> Error {
         Error::corrupt(&self.path, Some(row_group))(detail)
     }
@@ -284,29 +305,47 @@ impl DataFile {
             let name = self.metadata.schema().field(position).name();
             batch.column_by_name(name).ok_or_else(|| self.corrupt(row_group, format!("{name} is not in it")))
         };
-        let keys = self.key_positions.iter().map(|&position| column(position).cloned()).collect::<Result<_>>()?;
+        let keys =
+            self.key_positions.iter().map(|&position| column(position).cloned()).collect::<Result<_>>()?;
         let hash_position = self.metadata.schema().fields().len() - 1;
         let hashes = column(hash_position)?.as_primitive::<UInt64Type>().values().clone();
         Ok(ScanColumns { keys, hashes })
     }
 }
 
-/// The checksum over the stored bytes of key and row hash, for each row group of a file that was just written.
-pub(super) fn scan_checksums(path: &Path, metadata: &ParquetMetaData, key_positions: &[usize]) -> Result<Vec<u64>> {
-    let file = File::open(path).and_then(Positioned::new).map_err(Error::io("open", path))?;
-    let schema = metadata.file_metadata().schema_descr();
-    metadata
-        .row_groups()
-        .iter()
-        .map(|row_group| {
+/// Checksums over the parts of a file that are read by themselves.
+pub(super) struct PartChecksums {
+    pub(super) footer_bytes: u64,
+    pub(super) footer: u64,
+    /// Over the stored bytes of key and row hash, for each row group.
+    pub(super) scan_columns: Vec<u64>,
+}
+
+impl PartChecksums {
+    /// Of a file that was just written.
+    pub(super) fn of_file(path: &Path, metadata: &ParquetMetaData, key_positions: &[usize]) -> Result<Self> {
+        let file = File::open(path).and_then(Positioned::new).map_err(Error::io("open", path))?;
+        let read = |start, length: u64| file.read(start, length as usize).map_err(Error::io("read", path));
+        let schema = metadata.file_metadata().schema_descr();
+        let mut scan_columns = Vec::with_capacity(metadata.num_row_groups());
+        let mut rows_end = 0;
+        for row_group in metadata.row_groups() {
             let mut hasher = Xxh3Default::new();
             for leaf in scan_leaves(schema, key_positions) {
                 let (start, length) = row_group.column(leaf).byte_range();
-                hasher.update(&file.read(start, length as usize).map_err(Error::io("read", path))?);
+                hasher.update(&read(start, length)?);
             }
-            Ok(hasher.digest())
-        })
-        .collect()
+            scan_columns.push(hasher.digest());
+            let ends = row_group
+                .columns()
+                .iter()
+                .map(ColumnChunkMetaData::byte_range)
+                .map(|(start, length)| start + length);
+            rows_end = ends.fold(rows_end, u64::max);
+        }
+        let footer_bytes = file.len() - rows_end;
+        Ok(Self { footer_bytes, footer: xxh3_64(&read(rows_end, footer_bytes)?), scan_columns })
+    }
 }
 
 /// The Parquet columns of key and row hash, in the file's order. Keys are never nested, the row hash is last.
@@ -335,6 +374,14 @@ fn load(path: &Path, input: &Positioned, pages: PageIndexPolicy) -> Result<Arrow
         .with_column_index_policy(PageIndexPolicy::Skip)
         .with_offset_index_policy(pages);
     ArrowReaderMetadata::load(input, options).map_err(|error| Error::corrupt(path, None)(error.to_string()))
+}
+
+/// Decoders trust a footer more than they should, so that a damaged one must not reach them.
+fn check_footer(path: &Path, input: &Positioned, entry: &SnapshotFile) -> Result<()> {
+    let damaged = || Error::corrupt(path, None)("its footer is not what was written".into());
+    let start = input.len().checked_sub(entry.footer_bytes).ok_or_else(damaged)?;
+    let footer = input.read(start, entry.footer_bytes as usize).map_err(Error::io("read", path))?;
+    if checksum_text(xxh3_64(&footer)) == entry.footer_checksum { Ok(()) } else { Err(damaged()) }
 }
 
 fn first_difference<T: PartialEq + std::fmt::Debug>(found: &[T], expected: &[T]) -> String {

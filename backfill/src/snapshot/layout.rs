@@ -78,7 +78,8 @@ pub(super) fn writer_properties(
         let distinct = hashes.iter().collect::<HashSet<_>>().len();
         // Nested columns have other names below; they go without.
         if distinct * DICTIONARY_REPEATS_MIN <= hashes.len() {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
+            properties =
+                properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
         }
     }
     for field in schema.fields() {

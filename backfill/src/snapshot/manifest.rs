@@ -75,6 +75,10 @@ pub struct SnapshotFile {
     pub bytes: u64,
     /// XXH3-64 of all its bytes, as 16 hexadecimal digits.
     pub checksum: String,
+    /// How many bytes at its end are not rows: the places of pages, and the footer.
+    pub footer_bytes: u64,
+    /// XXH3-64 of these. Checked before they are decoded.
+    pub footer_checksum: String,
     /// XXH3-64 of the stored bytes of the columns that a scan's counts rest on (key and row hash), per row group.
     pub scan_checksums: Vec<String>,
 }
@@ -153,9 +157,14 @@ impl SnapshotManifest {
             return Some("it has no key".into());
         }
         if self.scope.is_empty() || !self.key.starts_with(&self.scope) {
-            return Some(format!("its scope {:?} is not the beginning of its key {:?}", self.scope, self.key));
+            return Some(format!(
+                "its scope {:?} is not the beginning of its key {:?}",
+                self.scope, self.key
+            ));
         }
-        if let Some(name) = self.key.iter().find(|name| !self.columns.iter().any(|column| column.name == **name)) {
+        if let Some(name) =
+            self.key.iter().find(|name| !self.columns.iter().any(|column| column.name == **name))
+        {
             return Some(format!("its key column {name} is not among its columns"));
         }
         // A sum that does not fit is a contradiction too, not an overflow.
@@ -230,9 +239,12 @@ mod tests {
             rows,
             bytes: 1,
             checksum: String::new(),
+            footer_bytes: 0,
+            footer_checksum: String::new(),
             scan_checksums: vec![],
         };
-        let cases: [(&str, fn(&mut SnapshotManifest)); 4] = [
+        type Spoil = fn(&mut SnapshotManifest);
+        let cases: [(&str, Spoil); 4] = [
             ("no key", |manifest| manifest.key.clear()),
             ("scope beyond the key", |manifest| manifest.scope.push("other".into())),
             ("key without a column", |manifest| manifest.columns.clear()),

@@ -62,3 +62,6 @@ impl fmt::Display for Side {
         formatter.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,7 +117,13 @@ impl SnapshotPair {
 
     fn check_columns(&self) -> Result<()> {
         let names = |snapshot: &Snapshot| {
-            snapshot.schema().fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+            snapshot
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let (old, new) = (names(&self.old), names(&self.new));
         if old != new {

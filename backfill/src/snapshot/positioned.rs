@@ -28,7 +28,10 @@ impl Positioned {
     pub(super) fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
         // A length out of a damaged footer must not be allocated before it is found impossible.
         if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before the data it points at"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file ends before the data it points at",
+            ));
         }
         let mut buffer = vec![0; length];
         read_exact_at(&self.file, &mut buffer, start)?;

@@ -8,7 +8,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 
-use super::file::scan_checksums;
+use super::file::PartChecksums;
 use super::layout::{Layout, writer_properties};
 use super::manifest::{FORMAT_VERSION, SnapshotFile, SnapshotManifest, checksum_text};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
@@ -84,7 +84,11 @@ impl SnapshotWriter {
         Self::create_with_layout(folder.into(), header, Layout::default())
     }
 
-    pub(crate) fn create_with_layout(folder: PathBuf, header: SnapshotHeader, layout: Layout) -> Result<Self> {
+    pub(crate) fn create_with_layout(
+        folder: PathBuf,
+        header: SnapshotHeader,
+        layout: Layout,
+    ) -> Result<Self> {
         let key_positions = key_positions(&header)?;
         // An empty batch finds out whether every column has a canonical encoding.
         row_hashes(&RecordBatch::new_empty(header.schema.clone()))?;
@@ -260,7 +264,9 @@ impl SnapshotWriter {
     fn write_rows(&mut self, rows: &RecordBatch) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(begin_file(&self.folder, self.files.len(), rows, &self.header.key, self.layout)?),
+            none => {
+                none.insert(begin_file(&self.folder, self.files.len(), rows, &self.header.key, self.layout)?)
+            }
         };
         file.write(rows).map_err(|source| Error::parquet_write(file.inner().path())(source))?;
         self.file_rows += rows.num_rows() as u64;
@@ -271,16 +277,15 @@ impl SnapshotWriter {
         let Some(mut file) = self.file.take() else { return Ok(()) };
         let metadata = file.finish().map_err(|source| Error::parquet_write(file.inner().path())(source))?;
         let written = file.inner_mut().finish()?;
-        let path = file.inner().path();
+        let parts = PartChecksums::of_file(file.inner().path(), &metadata, &self.key_positions)?;
         self.files.push(SnapshotFile {
             name: file_name(self.files.len()),
             rows: self.file_rows,
             bytes: written.bytes,
             checksum: checksum_text(written.checksum),
-            scan_checksums: scan_checksums(path, &metadata, &self.key_positions)?
-                .into_iter()
-                .map(checksum_text)
-                .collect(),
+            footer_bytes: parts.footer_bytes,
+            footer_checksum: checksum_text(parts.footer),
+            scan_checksums: parts.scan_columns.into_iter().map(checksum_text).collect(),
         });
         self.file_rows = 0;
         Ok(())
@@ -296,7 +301,9 @@ fn begin_file(
 ) -> Result<ArrowWriter<DurableFile>> {
     let path = folder.join(file_name(index));
     let mut first_hashes = Vec::with_capacity(first_rows.num_columns());
-    for (position, (column, field)) in first_rows.columns().iter().zip(first_rows.schema_ref().fields()).enumerate() {
+    for (position, (column, field)) in
+        first_rows.columns().iter().zip(first_rows.schema_ref().fields()).enumerate()
+    {
         first_hashes.push(column_hashes(column, position, field.name())?);
     }
     let properties = writer_properties(layout, first_rows.schema_ref(), key, &first_hashes);
@@ -312,7 +319,13 @@ fn key_positions(header: &SnapshotHeader) -> Result<Vec<usize>> {
     let absent = |name: &String| Error::KeyColumnAbsent {
         side: header.side,
         column: name.clone(),
-        found: header.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
+        found: header
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     let mut positions = Vec::with_capacity(header.key.len());
     for name in &header.key {
@@ -344,5 +357,3 @@ fn stored_schema(schema: &Schema, key_positions: &[usize]) -> SchemaRef {
 fn column(field: &Field) -> String {
     format!("{} {}", field.name(), field.data_type())
 }
-
-
