@@ -38,6 +38,9 @@ impl<DB: sqlx::Database> Clone for Connected<DB> {
 pub trait Engine: Mirror {
     /// Connects to the database.
     fn connect(url: &DatabaseUrl) -> futures::future::BoxFuture<'_, Result<Pool<Self>>>;
+
+    /// The database behind a pool that the application has made.
+    fn database(pool: Pool<Self>) -> AnyDatabase;
 }
 
 /// The control store: everything that crossfade itself keeps.

@@ -6,6 +6,8 @@
 pub(crate) mod postgres;
 mod sqlite;
 
+pub(crate) use postgres::functions as postgres_functions;
+
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use serde::Serialize;
