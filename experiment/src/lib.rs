@@ -1,1 +1,62 @@
-//! Scientist-style experiments: run a control and a candidate, compare them, publish what was seen.
+//! Run the new code beside the old one, on real traffic, and know whether it agrees, without a caller ever
+//! waiting for it.
+//!
+//! ```
+//! use crossfade_experiment::{Experiment, Sampling};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let plans: Experiment<Vec<String>, std::io::Error> =
+//!     Experiment::builder("plans").sampling(Sampling::ByKey(50_000)).build()?;
+//!
+//! let read_old = || async { Ok(vec!["gold".to_owned()]) };
+//! let read_new = || async { Ok(vec!["gold".to_owned()]) };
+//! // The caller waits for `read_old` alone. For 5 % of the keys `read_new` runs behind, and is compared.
+//! let value = plans.run("customer-17", read_old, read_new).await?;
+//! assert_eq!(value, ["gold"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The nouns: an [`Experiment`] has a *control*, which answers the caller, and a *candidate*, which is tried.
+//! [`Sampling`] says which calls take part, [`Limits`] and [`BreakerPolicy`] what the candidate may cost. Each
+//! comparison is an [`Observation`], handed to [`Publisher`]s. [`Tally`] counts them, closed and
+//! mergeable; [`judge`] says whether they are enough.
+
+mod behind;
+mod breaker;
+mod builder;
+mod clock;
+mod contain;
+mod diff;
+mod error;
+mod experiment;
+mod hooks;
+mod in_line;
+pub mod judge;
+mod ledger;
+mod lens;
+mod limits;
+mod observation;
+mod publish;
+mod recheck;
+mod sample;
+mod sketch;
+mod totals;
+
+pub use breaker::BreakerPolicy;
+pub use builder::Builder;
+pub use diff::{DiffKind, FieldDiff, FieldValue, Reveal, diff_json, diff_serialized};
+pub use error::Error;
+pub use experiment::{Experiment, Order, Start};
+pub use hooks::{Comparison, Seen};
+pub use lens::{Capture, Part, View, Whole};
+pub use limits::Limits;
+pub use observation::{
+    Branch, ErrorSummary, Hook, HookFailure, Incomparable, Mismatch, Observation, Outcome, Verdict,
+};
+pub use publish::{PublishFn, Publisher};
+pub use recheck::RecheckPolicy;
+pub use sample::{Bucket, PPM_ALL, Sampling, Seed};
+pub use sketch::LatencySketch;
+pub use totals::{Tally, Totals};

@@ -1,0 +1,319 @@
+//! Builds experiments.
+
+use std::{
+    fmt::Display,
+    marker::PhantomData,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use crate::{
+    BreakerPolicy, Comparison, Error, ErrorSummary, Experiment, FieldDiff, Limits, Order, Part, Publisher,
+    RecheckPolicy, Reveal, Sampling, Seen, Start, View, Whole,
+    breaker::Breaker,
+    clock::Clock,
+    diff::diff_serialized,
+    experiment::Inner,
+    hooks::{Hooks, Unary},
+    ledger::Ledger,
+    limits::{Budget, Slots},
+    sample::{Seed, Switch},
+};
+
+/// Configures an [`Experiment`]. It starts switched off; see [`sampling`](Self::sampling).
+#[must_use]
+pub struct Builder<V: 'static, E, L: View<V> = Whole> {
+    name: Arc<str>,
+    candidate: Arc<str>,
+    seed: Seed,
+    sampling: Sampling,
+    epoch: u64,
+    lens: L,
+    hooks: Hooks<L::Observed>,
+    describe_error: Unary<E, ErrorSummary>,
+    run_if: Option<Unary<[u8], bool>>,
+    show_key: Option<fn(&[u8]) -> String>,
+    context: Value,
+    start: Start,
+    order: Order,
+    limits: Limits,
+    breaker: Option<BreakerPolicy>,
+    recheck: RecheckPolicy,
+    runtime: Option<Handle>,
+    publishers: Vec<Box<dyn Publisher>>,
+}
+
+impl<V: Send + 'static, E: Display + 'static> Experiment<V, E> {
+    /// An experiment that compares values with `==`.
+    pub fn builder(name: impl Into<Arc<str>>) -> Builder<V, E>
+    where
+        V: PartialEq,
+    {
+        Builder::new(name.into(), Whole, |old, new| (old == new).into())
+    }
+
+    /// An experiment that compares values with `compare`: for values that are not `PartialEq`, or where
+    /// equality means something else. `compare` says `true` for a match, or gives a [`Comparison`].
+    pub fn comparing<C: Into<Comparison>>(
+        name: impl Into<Arc<str>>,
+        compare: impl Fn(&V, &V) -> C + Send + Sync + 'static,
+    ) -> Builder<V, E> {
+        Builder::new(name.into(), Whole, move |old, new| compare(old, new).into())
+    }
+}
+
+impl<V: 'static, E: Display + 'static, O: PartialEq + Send + 'static> Experiment<V, E, Part<V, O>> {
+    /// An experiment that compares what `project` makes of the values: for values that are not `Clone`, or
+    /// of which a part is enough.
+    pub fn projecting(
+        name: impl Into<Arc<str>>,
+        project: impl Fn(&V) -> O + Send + Sync + 'static,
+    ) -> Builder<V, E, Part<V, O>> {
+        Builder::new(name.into(), Part(Arc::new(project)), |old, new| (old == new).into())
+    }
+}
+
+impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
+    fn new(
+        name: Arc<str>,
+        lens: L,
+        compare: impl Fn(&L::Observed, &L::Observed) -> Comparison + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            seed: Seed::new(&name),
+            name,
+            candidate: "candidate".into(),
+            sampling: Sampling::Never,
+            epoch: 0,
+            lens,
+            hooks: Hooks::new(Box::new(compare)),
+            describe_error: Box::new(|error| {
+                ErrorSummary::new(std::any::type_name::<E>(), error.to_string())
+            }),
+            run_if: None,
+            show_key: None,
+            context: Value::Null,
+            start: Start::default(),
+            order: Order::default(),
+            limits: Limits::default(),
+            breaker: Some(BreakerPolicy::default()),
+            recheck: RecheckPolicy::default(),
+            runtime: None,
+            publishers: Vec::new(),
+        }
+    }
+}
+
+impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
+    /// The share of calls to look at from the start. Default [`Sampling::Never`].
+    pub fn sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// The seed of sampling by key, where it is not the experiment's name: the name of a migration, so that
+    /// its ramps and its experiments choose the same keys.
+    pub fn seed(mut self, seed: &str) -> Self {
+        self.seed = Seed::new(seed);
+        self
+    }
+
+    /// The epoch that the first calls count for. Default 0.
+    pub fn epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// The candidate's name in reports. Default `candidate`.
+    pub fn candidate_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.candidate = name.into();
+        self
+    }
+
+    /// Compares the observed values otherwise than the constructor said.
+    pub fn compare<C: Into<Comparison>>(
+        mut self,
+        compare: impl Fn(&L::Observed, &L::Observed) -> C + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.compare = Box::new(move |old, new| compare(old, new).into());
+        self
+    }
+
+    /// Compares errors where both sides failed. By default kind and message must be equal.
+    pub fn compare_errors(
+        mut self,
+        compare: impl Fn(&ErrorSummary, &ErrorSummary) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.compare_errors = Box::new(compare);
+        self
+    }
+
+    /// What is kept of an error. By default the type's name and its `Display`.
+    pub fn describe_errors(mut self, describe: impl Fn(&E) -> ErrorSummary + Send + Sync + 'static) -> Self {
+        self.describe_error = Box::new(describe);
+        self
+    }
+
+    /// Ignores differences of values for which `rule` says `true`. May be given several times; one is enough.
+    pub fn ignore(
+        mut self,
+        rule: impl Fn(&L::Observed, &L::Observed) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.ignore.push(Box::new(rule));
+        self
+    }
+
+    /// As [`ignore`](Self::ignore), of differences that may involve errors.
+    pub fn ignore_outcomes(
+        mut self,
+        rule: impl Fn(Seen<'_, L::Observed>, Seen<'_, L::Observed>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.ignore_outcomes.push(Box::new(rule));
+        self
+    }
+
+    /// Prepares values for publication. Without it no value is published: this is where you decide what
+    /// may be seen.
+    pub fn clean(mut self, clean: impl Fn(&L::Observed) -> Value + Send + Sync + 'static) -> Self {
+        self.hooks.clean = Some(Box::new(clean));
+        self
+    }
+
+    /// Tells the differing fields of a mismatch.
+    pub fn diff(
+        mut self,
+        diff: impl Fn(&L::Observed, &L::Observed, Reveal) -> Vec<FieldDiff> + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.diff = Some(Box::new(diff));
+        self
+    }
+
+    /// Tells the differing fields of a mismatch by serialising both values.
+    pub fn diff_serialized(self) -> Self
+    where
+        L::Observed: Serialize,
+    {
+        self.diff(diff_serialized)
+    }
+
+    /// Whether differences carry the values. Default [`Reveal::Paths`].
+    pub fn reveal(mut self, reveal: Reveal) -> Self {
+        self.hooks.reveal = reveal;
+        self
+    }
+
+    /// A fingerprint that changes whenever control's value does (a version column, an update time): tells a
+    /// recheck whether control moved while the candidate was read.
+    pub fn version(mut self, version: impl Fn(&L::Observed) -> u64 + Send + Sync + 'static) -> Self {
+        self.hooks.version = Some(Box::new(version));
+        self
+    }
+
+    /// Which sampled calls take part, by key. A call that does not is counted as skipped.
+    pub fn run_if(mut self, run_if: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        self.run_if = Some(Box::new(run_if));
+        self
+    }
+
+    /// Puts keys into observations, as `show` writes them. Default: the bucket alone.
+    pub fn show_keys(mut self, show: fn(&[u8]) -> String) -> Self {
+        self.show_key = Some(show);
+        self
+    }
+
+    /// What each observation carries: build, host, anything that helps to read it.
+    pub fn context(mut self, context: Value) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// When a candidate off the caller's path starts. Default [`Start::AfterControl`].
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// The order of the in-line methods. Default [`Order::ControlFirst`].
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Bounds on candidates off the caller's path.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// When to rest a failing candidate; `None`: never. Default [`BreakerPolicy::default`].
+    pub fn breaker(mut self, policy: impl Into<Option<BreakerPolicy>>) -> Self {
+        self.breaker = policy.into();
+        self
+    }
+
+    /// How [`Experiment::run_rechecked`] reads again.
+    pub fn recheck(mut self, policy: RecheckPolicy) -> Self {
+        self.recheck = policy;
+        self
+    }
+
+    /// Runs candidates on this runtime rather than on the caller's. Candidates that block their thread need
+    /// one of their own.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Adds a publisher. May be given several times; each gets every observation that it wants.
+    pub fn publisher(mut self, publisher: impl Publisher) -> Self {
+        self.publishers.push(Box::new(publisher));
+        self
+    }
+
+    /// Builds the experiment.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where a limit is zero: a switch is what [`Sampling::Never`] is for.
+    pub fn build(self) -> Result<Experiment<V, E, L>, Error> {
+        let zero = [
+            ("timeout", self.limits.timeout.is_zero()),
+            ("in_flight_max", self.limits.in_flight_max == 0),
+            ("budget_per_second", self.limits.budget_per_second == Some(0)),
+            ("recheck.rounds", self.recheck.rounds == 0),
+            ("breaker.failures", self.breaker.is_some_and(|policy| policy.failures == 0)),
+        ];
+        if let Some(&(limit, _)) = zero.iter().find(|(_, zero)| *zero) {
+            return Err(Error::Limit { experiment: self.name.to_string(), limit });
+        }
+        let inner = Inner {
+            ledger: Ledger::new(self.epoch, self.candidate.clone()),
+            slots: Slots::new(self.limits.in_flight_max),
+            recheck_slots: Slots::new(self.limits.rechecks_max),
+            budget: Budget::new(self.limits.budget_per_second),
+            breaker: Breaker::new(self.breaker),
+            clock: Clock::started(),
+            name: self.name,
+            candidate: self.candidate,
+            seed: self.seed,
+            switch: Switch::new(self.sampling),
+            lens: self.lens,
+            hooks: self.hooks,
+            describe_error: self.describe_error,
+            run_if: self.run_if,
+            show_key: self.show_key,
+            context: Arc::new(self.context),
+            start: self.start,
+            order: self.order,
+            limits: self.limits,
+            recheck: self.recheck,
+            runtime: self.runtime,
+            publishers: self.publishers,
+            publish_failures: AtomicU64::new(0),
+            types: PhantomData,
+        };
+        Ok(Experiment { inner: Arc::new(inner) })
+    }
+}

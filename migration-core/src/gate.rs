@@ -1,0 +1,486 @@
+//! Gates: what must be true before a phase may be entered, judged from evidence.
+//!
+//! [`evaluate`] is a pure function: the caller gathers a [`Situation`] from the control store, and
+//! gets back every condition with the number that was seen, the number that is asked for, and what
+//! would fix it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::phase::{Epoch, Phase, Ramp, Standing};
+
+/// What the gates ask for; the manifest's `[gates]`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Thresholds {
+    /// Comparisons needed at this epoch before reads may move.
+    pub comparisons_min: u64,
+    /// The largest mismatch rate that the upper confidence bound may reach.
+    pub mismatch_rate_max: f64,
+    /// The confidence of that bound.
+    pub confidence: f64,
+    /// How many times slower than the control's p99 the candidate's p99 may be.
+    pub latency_ratio_max: f64,
+    /// How old a verification may be.
+    pub evidence_age_max: Duration,
+    /// How long a phase must have stood still before the next is entered.
+    pub soak_min: Duration,
+    /// How long the old path must have been unused before it is closed.
+    pub old_path_quiet_min: Duration,
+    /// How many keys a check samples.
+    pub sample_keys: u32,
+}
+
+impl Default for Thresholds {
+    /// Defaults for production: a bound of one in a thousand needs several thousand clean comparisons,
+    /// so ten thousand; a day for the evidence, so that a verification may run overnight; ten minutes
+    /// to notice in the graphs what a change of phase has done.
+    fn default() -> Self {
+        Thresholds {
+            comparisons_min: 10_000,
+            mismatch_rate_max: 1e-3,
+            confidence: 0.95,
+            latency_ratio_max: 2.0,
+            evidence_age_max: Duration::from_secs(24 * 3600),
+            soak_min: Duration::from_secs(10 * 60),
+            old_path_quiet_min: Duration::from_secs(3600),
+            sample_keys: 200,
+        }
+    }
+}
+
+/// What kind of measurement an evidence record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceKind {
+    /// The manifest was proven on sample rows.
+    Check,
+    /// Fresh snapshots of both stores were compared.
+    Verification,
+    /// The reverse path was proven on sample rows.
+    Reversal,
+    /// A scan looked for data that cleanup has left.
+    Cleanup,
+}
+
+impl EvidenceKind {
+    /// The kind's name in control records and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EvidenceKind::Check => "check",
+            EvidenceKind::Verification => "verification",
+            EvidenceKind::Reversal => "reversal",
+            EvidenceKind::Cleanup => "cleanup",
+        }
+    }
+
+    /// Reads a name that [`Self::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<EvidenceKind> {
+        [EvidenceKind::Check, EvidenceKind::Verification, EvidenceKind::Reversal, EvidenceKind::Cleanup]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+}
+
+/// A recorded measurement. Immutable once written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    /// What was measured.
+    pub kind: EvidenceKind,
+    /// The epoch at which the measurement began.
+    pub epoch: Epoch,
+    /// The phase at which it began.
+    pub phase: Phase,
+    /// How many faults it found; 0 is clean.
+    pub faults: u64,
+    /// How long ago it began, by the database's clock.
+    #[serde(skip)]
+    pub age: Duration,
+    /// The measurement itself, for people and for `--json`.
+    pub details: serde_json::Value,
+}
+
+/// What shadow reads have seen at the present epoch, over all instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparisons {
+    /// Reads whose two answers were compared.
+    pub compared: u64,
+    /// Of these, how many differed, and still did when both were read again.
+    pub mismatched: u64,
+    /// Calls that were chosen and did not end in a comparison: shed, timed out, failed or incomparable.
+    pub dropped: u64,
+    /// The upper confidence bound on the mismatch rate.
+    pub mismatch_rate_bound: f64,
+    /// The candidate's p99 over the control's, where both were measured.
+    pub latency_ratio: Option<f64>,
+}
+
+/// Everything that a gate looks at.
+#[derive(Debug, Clone)]
+pub struct Situation<'a> {
+    /// Where the migration stands.
+    pub standing: Standing,
+    /// How long it has stood there, by the database's clock.
+    pub stood: Duration,
+    /// What the manifest asks for.
+    pub thresholds: &'a Thresholds,
+    /// The latest evidence of each kind.
+    pub evidence: &'a [Evidence],
+    /// What shadow reads have seen at this epoch.
+    pub comparisons: Comparisons,
+    /// Names of live instances that have not adopted the present epoch.
+    pub behind: &'a [String],
+    /// How long ago the old path was last used, where it ever was.
+    pub old_path_idle: Option<Duration>,
+    /// Whether the manifest has a reverse mapping.
+    pub is_reversible: bool,
+    /// Whether the manifest has a retire mapping.
+    pub is_retirable: bool,
+}
+
+/// One condition of a gate, with what was seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Condition {
+    /// What is asked, in a few words.
+    pub name: &'static str,
+    /// Whether it is met.
+    pub met: bool,
+    /// What was seen and what is asked for, in numbers.
+    pub seen: String,
+    /// What would fix it.
+    pub hint: String,
+}
+
+/// A gate's verdict.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GateReport {
+    /// The phase behind the gate.
+    pub to: Phase,
+    /// Whether it may be entered now.
+    pub open: bool,
+    /// Every condition, met or not.
+    pub conditions: Vec<Condition>,
+}
+
+impl GateReport {
+    /// The conditions that are not met.
+    pub fn missing(&self) -> impl Iterator<Item = &Condition> {
+        self.conditions.iter().filter(|condition| !condition.met)
+    }
+}
+
+/// Judges whether the phase after the present one may be entered.
+///
+/// There is no gate behind `complete`.
+pub fn evaluate(situation: &Situation<'_>) -> Option<GateReport> {
+    let to = situation.standing.phase.next()?;
+    let mut conditions = vec![everyone_has_adopted(situation)];
+    match to {
+        Phase::OldOnly => {}
+        Phase::DualWrite => conditions.push(clean(situation, EvidenceKind::Check)),
+        Phase::ShadowRead => {
+            conditions.extend([soaked(situation), at_full_ramp(situation), clean(situation, EvidenceKind::Verification)]);
+        }
+        Phase::ReadNew => {
+            conditions.push(soaked(situation));
+            conditions.extend(compared(situation));
+        }
+        Phase::NewPrimary => {
+            conditions.extend([soaked(situation), at_full_ramp(situation)]);
+            if situation.is_reversible {
+                conditions.push(clean(situation, EvidenceKind::Reversal));
+            }
+        }
+        Phase::NewOnly => {
+            conditions.push(soaked(situation));
+            if situation.is_reversible {
+                conditions.push(clean(situation, EvidenceKind::Verification));
+            }
+            conditions.push(old_path_is_quiet(situation));
+        }
+        Phase::Complete => conditions.push(if situation.is_retirable {
+            clean(situation, EvidenceKind::Cleanup)
+        } else {
+            Condition {
+                name: "old data removed",
+                met: false,
+                seen: "the manifest has no mapping.retire, so nothing can be removed".to_owned(),
+                hint: "write the statements that take the moved data out of the old store as mapping.retire, then `crossfade init` again".to_owned(),
+            }
+        }),
+    }
+    Some(GateReport { to, open: conditions.iter().all(|condition| condition.met), conditions })
+}
+
+fn everyone_has_adopted(situation: &Situation<'_>) -> Condition {
+    let behind = situation.behind;
+    Condition {
+        name: "instances adopted",
+        met: behind.is_empty(),
+        seen: if behind.is_empty() {
+            format!("every live instance has adopted epoch {}", situation.standing.epoch)
+        } else {
+            format!(
+                "{} have not adopted epoch {}: {}",
+                behind.len(),
+                situation.standing.epoch,
+                behind.join(", ")
+            )
+        },
+        hint: "wait for them, or stop them: a stopped instance is forgotten when its lease runs out"
+            .to_owned(),
+    }
+}
+
+fn soaked(situation: &Situation<'_>) -> Condition {
+    let asked = situation.thresholds.soak_min;
+    Condition {
+        name: "soak",
+        met: situation.stood >= asked,
+        seen: format!("{} of {} in {}", spell(situation.stood), spell(asked), situation.standing),
+        hint: format!("wait {}; gates.soak_min sets it", spell(asked.saturating_sub(situation.stood))),
+    }
+}
+
+fn at_full_ramp(situation: &Situation<'_>) -> Condition {
+    let Standing { phase, ramp, .. } = situation.standing;
+    Condition {
+        name: "ramp",
+        met: ramp == Ramp::FULL,
+        seen: format!("{phase} at {ramp} of 100 %"),
+        hint: "crossfade ramp NAME 100".to_owned(),
+    }
+}
+
+fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
+    let epoch = situation.standing.epoch;
+    let (name, hint) = match kind {
+        EvidenceKind::Check => ("manifest checked", "crossfade check MANIFEST, then crossfade init MANIFEST"),
+        EvidenceKind::Verification => ("verification", "crossfade backfill NAME"),
+        EvidenceKind::Reversal => ("reverse path", "mend mapping.reverse, then `crossfade init` again"),
+        EvidenceKind::Cleanup => ("old data removed", "crossfade cleanup NAME"),
+    };
+    let fresh = situation.evidence.iter().find(|evidence| evidence.kind == kind && evidence.epoch == epoch);
+    let limit = situation.thresholds.evidence_age_max;
+    let (met, seen) = match fresh {
+        None => (
+            false,
+            match situation.evidence.iter().find(|evidence| evidence.kind == kind) {
+                None => format!("none at epoch {epoch}"),
+                Some(stale) => format!("the last one belongs to epoch {}, not {epoch}", stale.epoch),
+            },
+        ),
+        Some(evidence) if evidence.age > limit => {
+            (false, format!("{} old; the limit is {}", spell(evidence.age), spell(limit)))
+        }
+        Some(evidence) => (
+            evidence.faults == 0,
+            format!("{} faults, {} ago", grouped(evidence.faults), spell(evidence.age)),
+        ),
+    };
+    Condition { name, met, seen, hint: hint.to_owned() }
+}
+
+fn compared(situation: &Situation<'_>) -> Vec<Condition> {
+    let Thresholds { comparisons_min, mismatch_rate_max, latency_ratio_max, .. } = *situation.thresholds;
+    let comparisons = situation.comparisons;
+    let mut conditions = vec![Condition {
+        name: "comparisons",
+        met: comparisons.compared >= comparisons_min,
+        seen: format!("{} of {} comparisons", grouped(comparisons.compared), grouped(comparisons_min)),
+        hint: "let the shadow reads run on, or raise the sample with `crossfade ramp NAME 100`".to_owned(),
+    }];
+    if comparisons.compared == 0 && comparisons_min == 0 {
+        // The operator has put on record that this migration is judged without shadow reads.
+        return conditions;
+    }
+    conditions.push(Condition {
+        name: "mismatches",
+        met: comparisons.mismatch_rate_bound <= mismatch_rate_max,
+        seen: format!(
+            "mismatches {}; bound {:.1e}, limit {:.0e}",
+            grouped(comparisons.mismatched),
+            comparisons.mismatch_rate_bound,
+            mismatch_rate_max
+        ),
+        hint: if comparisons.mismatched == 0 {
+            "more comparisons lower the bound".to_owned()
+        } else {
+            "crossfade report NAME shows which fields differ".to_owned()
+        },
+    });
+    // Dropped calls are the ones that might have differed: the rest is judged only if they are as
+    // rare as the mismatches may be.
+    let chosen = comparisons.compared + comparisons.dropped;
+    let dropped_share = if chosen == 0 { 0.0 } else { comparisons.dropped as f64 / chosen as f64 };
+    conditions.push(Condition {
+        name: "dropped comparisons",
+        met: dropped_share <= mismatch_rate_max,
+        seen: format!("{} of {} dropped; limit {:.0e} of them", grouped(comparisons.dropped), grouped(chosen), mismatch_rate_max),
+        hint: "raise the experiment's limits (in flight, timeout) or lower the sample, then let it run at a new epoch".to_owned(),
+    });
+    if let Some(ratio) = comparisons.latency_ratio {
+        conditions.push(Condition {
+            name: "latency",
+            met: ratio <= latency_ratio_max,
+            seen: format!(
+                "the new path's p99 is {ratio:.2} times the old path's; limit {latency_ratio_max:.2}"
+            ),
+            hint: "look for a missing index in the new read path".to_owned(),
+        });
+    }
+    conditions
+}
+
+fn old_path_is_quiet(situation: &Situation<'_>) -> Condition {
+    let asked = situation.thresholds.old_path_quiet_min;
+    let idle = situation.old_path_idle;
+    Condition {
+        name: "old path quiet",
+        met: idle.is_none_or(|idle| idle >= asked),
+        seen: match idle {
+            None => "the old path was not used at this epoch".to_owned(),
+            Some(idle) => format!("last used {} ago, asked for {}", spell(idle), spell(asked)),
+        },
+        hint: "find the callers that still use the old path; their spans and log lines name the migration"
+            .to_owned(),
+    }
+}
+
+/// A duration to two units, as people say it: `1h 5m`, `12s`, `340ms`.
+pub fn spell(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration.is_zero() => "0s".to_owned(),
+        0 => format!("{}ms", duration.as_millis()),
+        1..=59 => format!("{seconds}s"),
+        60..=3599 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..=86_399 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A count with its thousands marked off: `9,412`.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(kind: EvidenceKind, epoch: i64, faults: u64) -> Evidence {
+        Evidence {
+            kind,
+            epoch: Epoch(epoch),
+            phase: Phase::DualWrite,
+            faults,
+            age: Duration::from_secs(60),
+            details: serde_json::Value::Null,
+        }
+    }
+
+    fn situation<'a>(phase: Phase, thresholds: &'a Thresholds, evidence: &'a [Evidence]) -> Situation<'a> {
+        Situation {
+            standing: Standing { phase, ramp: Ramp::FULL, epoch: Epoch(5) },
+            stood: Duration::from_secs(3600),
+            thresholds,
+            evidence,
+            comparisons: Comparisons::default(),
+            behind: &[],
+            old_path_idle: None,
+            is_reversible: true,
+            is_retirable: true,
+        }
+    }
+
+    fn missing(situation: &Situation<'_>) -> Vec<&'static str> {
+        evaluate(situation).unwrap().missing().map(|condition| condition.name).collect()
+    }
+
+    #[test]
+    fn evidence_of_an_earlier_epoch_is_nothing() {
+        let thresholds = Thresholds::default();
+        let stale = [evidence(EvidenceKind::Verification, 4, 0)];
+        assert_eq!(missing(&situation(Phase::DualWrite, &thresholds, &stale)), ["verification"]);
+        let fresh = [evidence(EvidenceKind::Verification, 5, 0)];
+        assert!(missing(&situation(Phase::DualWrite, &thresholds, &fresh)).is_empty());
+    }
+
+    #[test]
+    fn old_evidence_is_nothing() {
+        let thresholds = Thresholds { evidence_age_max: Duration::from_secs(59), ..Thresholds::default() };
+        let evidence = [evidence(EvidenceKind::Verification, 5, 0)];
+        assert_eq!(missing(&situation(Phase::DualWrite, &thresholds, &evidence)), ["verification"]);
+    }
+
+    #[test]
+    fn a_verification_with_faults_keeps_the_gate_shut() {
+        let thresholds = Thresholds::default();
+        let found = [evidence(EvidenceKind::Verification, 5, 1)];
+        assert_eq!(missing(&situation(Phase::NewPrimary, &thresholds, &found)), ["verification"]);
+    }
+
+    #[test]
+    fn a_partial_ramp_keeps_the_gate_shut() {
+        let thresholds = Thresholds::default();
+        let evidence = [evidence(EvidenceKind::Verification, 5, 0)];
+        let mut situation = situation(Phase::DualWrite, &thresholds, &evidence);
+        situation.standing.ramp = Ramp::from_ppm(999_999);
+        assert_eq!(missing(&situation), ["ramp"]);
+    }
+
+    #[test]
+    fn drops_keep_the_gate_shut_whatever_the_rest_says() {
+        let thresholds = Thresholds::default();
+        let mut situation = situation(Phase::ShadowRead, &thresholds, &[]);
+        situation.comparisons =
+            Comparisons { compared: 20_000, mismatch_rate_bound: 2e-4, ..Comparisons::default() };
+        assert!(missing(&situation).is_empty());
+        situation.comparisons.dropped = 500;
+        assert_eq!(missing(&situation), ["dropped comparisons"]);
+    }
+
+    #[test]
+    fn a_gate_without_shadow_reads_must_be_on_record() {
+        let thresholds = Thresholds::default();
+        let shut = situation(Phase::ShadowRead, &thresholds, &[]);
+        assert!(missing(&shut).contains(&"comparisons"));
+        let lowered = Thresholds { comparisons_min: 0, ..Thresholds::default() };
+        assert!(missing(&situation(Phase::ShadowRead, &lowered, &[])).is_empty());
+    }
+
+    #[test]
+    fn an_instance_left_behind_keeps_every_gate_shut() {
+        let thresholds = Thresholds::default();
+        let behind = ["app-1".to_owned()];
+        for phase in Phase::ALL.into_iter().filter(|phase| phase.next().is_some()) {
+            let mut situation = situation(phase, &thresholds, &[]);
+            situation.behind = &behind;
+            assert!(missing(&situation).contains(&"instances adopted"), "{phase}");
+        }
+    }
+
+    #[test]
+    fn nothing_lies_behind_complete() {
+        assert_eq!(evaluate(&situation(Phase::Complete, &Thresholds::default(), &[])), None);
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(9_412), "9,412");
+        assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(spell(Duration::from_millis(340)), "340ms");
+        assert_eq!(spell(Duration::from_secs(3_900)), "1h 5m");
+    }
+}

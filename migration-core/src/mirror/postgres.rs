@@ -1,0 +1,467 @@
+//! Keyed statements on Postgres.
+//!
+//! The mirror is a function in the database, made when the migration is registered: fence, locks,
+//! delete and upsert are one round trip, and each statement inside has a snapshot of its own, taken
+//! after the locks before it were granted.
+
+use std::fmt::Write as _;
+
+use arrow::array::RecordBatch;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres, Row};
+
+use super::{Direction, Mirror, Mirrored, Subject};
+use crate::catalog::{ColumnKind, ColumnSchema};
+use crate::control::MigrationId;
+use crate::error::{Error, Result};
+use crate::fence::postgres::fence_error;
+use crate::key::{Key, KeyValue};
+use crate::phase::Epoch;
+use crate::plan::Plan;
+use crate::quote::postgres::{quote, table};
+use crate::rows::postgres::{exported, keyed_rows};
+use crate::template::Template;
+
+impl Mirror for Postgres {
+    fn mirror<'c>(
+        connection: &'c mut Self::Connection,
+        subject: &'c Subject,
+        direction: Direction,
+        keys: &'c [Key],
+        expected: Epoch,
+    ) -> BoxFuture<'c, Result<Mirrored>> {
+        async move {
+            let name = subject.plan.name();
+            let function = match direction {
+                Direction::OldToNew => "mirror",
+                Direction::NewToOld => "reverse",
+            };
+            let binds: Vec<_> =
+                (2..2 + subject.plan.key().len()).map(|number| format!("${number}")).collect();
+            let sql =
+                format!("select written, removed from crossfade.{function}_{name}($1, {})", binds.join(", "));
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(expected.0);
+            let row = bind_keys(query, &subject.plan, keys)
+                .fetch_one(connection)
+                .await
+                .map_err(|error| fence_error(error, name, Some(expected)))?;
+            let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+            let failed = |source| Error::Database { doing: "reading a mirror's counts".to_owned(), source };
+            Ok(Mirrored {
+                written: count("written").map_err(failed)?,
+                removed: count("removed").map_err(failed)?,
+            })
+        }
+        .boxed()
+    }
+
+    fn copy<'c>(
+        connection: &'c mut Self::Connection,
+        subject: &'c Subject,
+        keys: &'c [Key],
+    ) -> BoxFuture<'c, Result<u64>> {
+        async move {
+            let plan = &subject.plan;
+            // Locked in a statement of its own: the projection below must have a snapshot that is newer
+            // than the wait for a writer. A share lock lets other readers and foreign keys through and
+            // holds up the writers of these keys alone.
+            let lock = lock_statement(plan, &bound_keys(plan, 1), "share");
+            bind_keys(sqlx::query(AssertSqlSafe(lock)), plan, keys)
+                .execute(&mut *connection)
+                .await
+                .map_err(Error::database(format!("locking rows of {} to copy them", plan.old())))?;
+            let insert = format!("{} on conflict do nothing", insert_statement(plan, &bound_keys(plan, 1)));
+            let done = bind_keys(sqlx::query(AssertSqlSafe(insert)), plan, keys)
+                .execute(connection)
+                .await
+                .map_err(Error::database(format!("copying rows into {}", plan.new_table())))?;
+            Ok(done.rows_affected())
+        }
+        .boxed()
+    }
+
+    fn differing<'c>(
+        connection: &'c mut Self::Connection,
+        subject: &'c Subject,
+        keys: &'c [Key],
+    ) -> BoxFuture<'c, Result<Vec<Key>>> {
+        async move {
+            lock(connection, subject, keys).await?;
+            let plan = &subject.plan;
+            // Old rows are locked, so no mirror is under way for these keys; writes to the new table
+            // behind crossfade's back are held off by locking its rows as well.
+            let scope = scope_filter(plan, "n", &bound_keys(plan, 1));
+            let new = table(plan.new_table());
+            let lock_new = format!("select 1 from {new} as n where {scope} for update");
+            bind_keys(sqlx::query(AssertSqlSafe(lock_new)), plan, keys)
+                .execute(&mut *connection)
+                .await
+                .map_err(Error::database(format!("locking rows of {}", plan.new_table())))?;
+            let texts: Vec<_> = plan.scope().iter().map(|column| key_text(plan, column)).collect();
+            let sql = format!(
+                "with old as materialized (select {old_exprs} from ({projection}) as p),
+                      new as materialized (select {new_exprs} from {new} as n where {scope}),
+                      different as ((select * from old except all select * from new)
+                                    union all (select * from new except all select * from old))
+                 select distinct {texts} from different",
+                old_exprs = exported(plan, "p"),
+                new_exprs = exported(plan, "n"),
+                projection = plan.projection().render(&bound_keys(plan, 1)),
+                texts = texts.join(", "),
+            );
+            let rows = bind_keys(sqlx::query(AssertSqlSafe(sql)), plan, keys)
+                .fetch_all(connection)
+                .await
+                .map_err(Error::database("comparing old and new rows"))?;
+            let key = |row: &sqlx::postgres::PgRow| -> Result<Key> {
+                let values = plan.key().iter().enumerate().map(|(index, column)| {
+                    let text: String = row.try_get(index).map_err(Error::database("reading a key"))?;
+                    parse_key(&text, column)
+                });
+                Ok(Key::new(values.collect::<Result<Vec<_>>>()?))
+            };
+            rows.iter().map(key).collect()
+        }
+        .boxed()
+    }
+
+    fn projected<'c>(
+        connection: &'c mut Self::Connection,
+        subject: &'c Subject,
+        keys: &'c [Key],
+    ) -> BoxFuture<'c, Result<RecordBatch>> {
+        async move {
+            lock(connection, subject, keys).await?;
+            keyed_rows(connection, &subject.plan, keys).await
+        }
+        .boxed()
+    }
+
+    fn retire<'c>(
+        connection: &'c mut Self::Connection,
+        subject: &'c Subject,
+        keys: &'c [Key],
+    ) -> BoxFuture<'c, Result<()>> {
+        async move {
+            if keys.is_empty() {
+                return Ok(());
+            }
+            lock(connection, subject, keys).await?;
+            let plan = &subject.plan;
+            for statement in plan.retire() {
+                let sql = statement.render(&bound_keys(plan, 1));
+                bind_keys(sqlx::query(AssertSqlSafe(sql)), plan, keys)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(Error::database("running mapping.retire"))?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// The statements that create what a migration needs in the database: its lock, mirror and reverse
+/// functions. They replace those of an earlier registration.
+pub(crate) fn functions(id: MigrationId, plan: &Plan) -> Vec<String> {
+    vec![lock_function(id, plan), mirror_function(id, plan), reverse_function(id, plan)]
+}
+
+async fn lock(connection: &mut sqlx::PgConnection, subject: &Subject, keys: &[Key]) -> Result<()> {
+    let plan = &subject.plan;
+    let binds: Vec<_> = (1..=plan.key().len()).map(|number| format!("${number}")).collect();
+    let sql = format!("select crossfade.lock_{}({})", plan.name(), binds.join(", "));
+    bind_keys(sqlx::query(AssertSqlSafe(sql)), plan, keys)
+        .execute(connection)
+        .await
+        .map_err(Error::database(format!("locking rows of {}", plan.old())))?;
+    Ok(())
+}
+
+/// Locks the old rows of the keys, in key order.
+///
+/// A key without an old row cannot be locked by row, so that two writers who create it at once would
+/// each mirror only what they see themselves. It is locked by name instead, and the rows are locked
+/// again: by then the one who came first has committed, and its row is there.
+fn lock_function(id: MigrationId, plan: &Plan) -> String {
+    let keys = variable_keys(plan);
+    let texts: Vec<_> = (1..=plan.key().len()).map(|number| format!("crossfade_k.c{number}::text")).collect();
+    let names: Vec<_> = (1..=plan.key().len()).map(|number| format!("c{number}")).collect();
+    let same: Vec<_> = plan
+        .key()
+        .iter()
+        .enumerate()
+        .map(|(index, column)| format!("o.{} = crossfade_k.c{}", quote(&column.name), index + 1))
+        .collect();
+    let variables: Vec<_> = (1..=plan.key().len()).map(|number| format!("crossfade_c{number}")).collect();
+    let body = format!(
+        "declare
+    {declarations}
+    crossfade_key text;
+begin
+    for crossfade_try in 1..2 loop
+        perform {lock};
+        if crossfade_try = 1 then
+            for crossfade_key in
+                select array[{texts}]::text from unnest({variables}) as crossfade_k({names})
+                where not exists (select 1 from {old} as o where {same})
+                order by 1
+            loop
+                perform pg_advisory_xact_lock(hashtextextended(crossfade_key, {id}));
+            end loop;
+            exit when not found;
+        end if;
+    end loop;
+end",
+        declarations = declarations(plan),
+        lock = lock_statement(plan, &keys, "no key update").trim_start_matches("select "),
+        texts = texts.join(", "),
+        variables = variables.join(", "),
+        names = names.join(", "),
+        old = table(plan.old()),
+        same = same.join(" and "),
+        id = id.0,
+    );
+    function(&format!("lock_{}", plan.name()), &parameters(plan), "returns void", &body)
+}
+
+fn mirror_function(id: MigrationId, plan: &Plan) -> String {
+    let keys = variable_keys(plan);
+    let projection = plan.projection().render(&keys);
+    let same: Vec<_> = plan
+        .row_key()
+        .iter()
+        .filter_map(|name| plan.columns().iter().find(|column| column.name == *name))
+        .map(|column| format!("p.{0}::{1} = t.{0}", quote(&column.name), column.sql_type))
+        .collect();
+    let body = format!(
+        "declare
+    {declarations}
+begin
+    perform crossfade.fence({id}, crossfade_epoch);
+    perform crossfade.lock_{name}({arguments});
+    delete from {new} as t
+    where {scope} and not exists (select 1 from ({projection}) as p where {same});
+    get diagnostics removed = row_count;
+    {insert}
+    on conflict ({conflict}) {resolution};
+    get diagnostics written = row_count;
+end",
+        declarations = declarations(plan),
+        id = id.0,
+        name = plan.name(),
+        arguments = arguments(plan),
+        new = table(plan.new_table()),
+        scope = scope_filter(plan, "t", &keys),
+        same = same.join(" and "),
+        insert = insert_statement(plan, &keys),
+        conflict = quoted(plan.row_key()),
+        resolution = resolution(plan),
+    );
+    function(
+        &format!("mirror_{}", plan.name()),
+        &format!("crossfade_epoch bigint, {}", parameters(plan)),
+        "returns table (written bigint, removed bigint)",
+        &with_return(body),
+    )
+}
+
+fn reverse_function(id: MigrationId, plan: &Plan) -> String {
+    let keys = variable_keys(plan);
+    let mut body = format!(
+        "declare
+    {declarations}
+    crossfade_rows bigint;
+begin
+    perform crossfade.fence({id}, crossfade_epoch);
+    perform crossfade.lock_{name}({arguments});
+    written := 0;
+    removed := 0;
+",
+        declarations = declarations(plan),
+        id = id.0,
+        name = plan.name(),
+        arguments = arguments(plan),
+    );
+    for statement in plan.reverse() {
+        let statement: &Template = statement;
+        // Writing to a String cannot fail.
+        let _ = write!(
+            body,
+            "    {};\n    get diagnostics crossfade_rows = row_count;\n    written := written + crossfade_rows;\n",
+            statement.render(&keys).trim_end()
+        );
+    }
+    body.push_str("end");
+    function(
+        &format!("reverse_{}", plan.name()),
+        &format!("crossfade_epoch bigint, {}", parameters(plan)),
+        "returns table (written bigint, removed bigint)",
+        &with_return(body),
+    )
+}
+
+/// The body of a function that returns one row of its output columns.
+fn with_return(body: String) -> String {
+    let inner = body.strip_suffix("end").unwrap_or(&body);
+    format!("{inner}    return next;\nend")
+}
+
+fn function(name: &str, parameters: &str, returns: &str, body: &str) -> String {
+    // The manifest's statements may hold dollar quotes of their own; the tag must not be one of them.
+    let tag = (0..).map(|number| format!("$crossfade{number}$")).find(|tag| !body.contains(tag.as_str()));
+    let tag = tag.unwrap_or_default();
+    format!(
+        "create or replace function crossfade.{name}({parameters}) {returns} language plpgsql volatile as {tag}\n\
+         #variable_conflict use_column\n{body}\n{tag}"
+    )
+}
+
+fn parameters(plan: &Plan) -> String {
+    let list: Vec<_> = (1..=plan.key().len()).map(|number| format!("crossfade_k{number} text[]")).collect();
+    list.join(", ")
+}
+
+fn arguments(plan: &Plan) -> String {
+    let list: Vec<_> = (1..=plan.key().len()).map(|number| format!("crossfade_k{number}")).collect();
+    list.join(", ")
+}
+
+fn declarations(plan: &Plan) -> String {
+    let list = plan.key().iter().enumerate().map(|(index, column)| {
+        format!("crossfade_c{0} {1}[] := crossfade_k{0}::{1}[];", index + 1, column.sql_type)
+    });
+    list.collect::<Vec<_>>().join("\n    ")
+}
+
+/// What stands in place of `:keys` inside a function.
+fn variable_keys(plan: &Plan) -> String {
+    match plan.key().len() {
+        1 => "select unnest(crossfade_c1)".to_owned(),
+        count => {
+            let list: Vec<_> = (1..=count).map(|number| format!("crossfade_c{number}")).collect();
+            format!("select * from unnest({})", list.join(", "))
+        }
+    }
+}
+
+/// What stands in place of `:keys` in a statement whose parameters from `first` on are the key's
+/// columns, each a list of texts.
+pub(crate) fn bound_keys(plan: &Plan, first: usize) -> String {
+    let cast =
+        |index: usize, column: &ColumnSchema| format!("${}::text[]::{}[]", first + index, column.sql_type);
+    let list: Vec<_> = plan.key().iter().enumerate().map(|(index, column)| cast(index, column)).collect();
+    match list.as_slice() {
+        [only] => format!("select unnest({only})"),
+        several => format!("select * from unnest({})", several.join(", ")),
+    }
+}
+
+pub(crate) fn bind_keys<'q>(
+    mut query: Query<'q, Postgres, PgArguments>,
+    plan: &Plan,
+    keys: &[Key],
+) -> Query<'q, Postgres, PgArguments> {
+    for index in 0..plan.key().len() {
+        let column: Vec<String> = keys.iter().map(|key| key.values()[index].to_string()).collect();
+        query = query.bind(column);
+    }
+    query
+}
+
+fn lock_statement(plan: &Plan, keys: &str, strength: &str) -> String {
+    let columns: Vec<_> = plan.key().iter().map(|column| format!("o.{}", quote(&column.name))).collect();
+    // Sorted below the lock, so that every transaction locks in the same order.
+    format!(
+        "select count(*) from (select 1 from {old} as o where ({columns}) in ({keys}) order by {order} for {strength}) as locked",
+        old = table(plan.old()),
+        columns = columns.join(", "),
+        order = columns.join(", "),
+    )
+}
+
+fn scope_filter(plan: &Plan, alias: &str, keys: &str) -> String {
+    let columns: Vec<_> = plan.scope().iter().map(|column| format!("{alias}.{}", quote(column))).collect();
+    format!("({}) in ({keys})", columns.join(", "))
+}
+
+fn insert_statement(plan: &Plan, keys: &str) -> String {
+    // The cast is to the type without its length or precision; the assignment to the column does the
+    // rest, and refuses what is too long instead of cutting it.
+    let values: Vec<_> = plan
+        .columns()
+        .iter()
+        .map(|column| format!("p.{}::{}", quote(&column.name), column.sql_type))
+        .collect();
+    let names: Vec<_> = plan.columns().iter().map(|column| column.name.clone()).collect();
+    format!(
+        "insert into {new} as t ({names}) select {values} from ({projection}) as p",
+        new = table(plan.new_table()),
+        names = quoted(&names),
+        values = values.join(", "),
+        projection = plan.projection().render(keys),
+    )
+}
+
+/// What an upsert does to a row that is there: update it where it differs.
+fn resolution(plan: &Plan) -> String {
+    let rest: Vec<_> =
+        plan.columns().iter().filter(|column| !plan.row_key().contains(&column.name)).collect();
+    if rest.is_empty() {
+        return "do nothing".to_owned();
+    }
+    let set: Vec<_> = rest.iter().map(|column| format!("{0} = excluded.{0}", quote(&column.name))).collect();
+    let differs: Vec<_> = rest
+        .iter()
+        .map(|column| {
+            let cast = if has_equality(column) { "" } else { "::text" };
+            format!("t.{0}{cast} is distinct from excluded.{0}{cast}", quote(&column.name))
+        })
+        .collect();
+    format!("do update set {} where {}", set.join(", "), differs.join(" or "))
+}
+
+/// Whether the column's type surely has an equality operator; json, xml and the geometric types
+/// have none and are compared as text.
+fn has_equality(column: &ColumnSchema) -> bool {
+    match column.kind {
+        ColumnKind::Json => column.sql_type == "jsonb",
+        ColumnKind::Other => false,
+        _ => true,
+    }
+}
+
+pub(crate) fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// A scope column of an exported row as text that [`parse_key`] reads.
+fn key_text(plan: &Plan, column: &str) -> String {
+    let is_bytes =
+        plan.columns().iter().any(|schema| schema.name == column && schema.kind == ColumnKind::Bytes);
+    let column = quote(column);
+    if is_bytes { format!("encode({column}, 'hex')") } else { format!("{column}::text") }
+}
+
+pub(crate) fn parse_key(text: &str, column: &ColumnSchema) -> Result<KeyValue> {
+    let parsed = match column.kind {
+        ColumnKind::Int => text.parse().ok().map(KeyValue::Int),
+        ColumnKind::Uuid => text.parse().ok().map(KeyValue::Uuid),
+        ColumnKind::Bytes => unhex(text).map(KeyValue::Bytes),
+        _ => Some(KeyValue::Text(text.to_owned())),
+    };
+    parsed.ok_or_else(|| Error::Value {
+        what: "a key".to_owned(),
+        column: column.name.clone(),
+        value: text.to_owned(),
+        sql_type: column.sql_type.clone(),
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pair = |index: usize| u8::from_str_radix(text.get(index..index + 2)?, 16).ok();
+    (0..text.len()).step_by(2).map(pair).collect()
+}

@@ -1,0 +1,4 @@
+//! End-to-end tests, one module for each capability.
+
+mod tidy;
+mod tutorial;
