@@ -350,7 +350,7 @@ fn variable_keys(plan: &Plan) -> String {
 
 /// What stands in place of `:keys` in a statement whose parameters from `first` on are the key's
 /// columns, each a list of texts.
-fn bound_keys(plan: &Plan, first: usize) -> String {
+pub(crate) fn bound_keys(plan: &Plan, first: usize) -> String {
     let cast =
         |index: usize, column: &ColumnSchema| format!("${}::text[]::{}[]", first + index, column.sql_type);
     let list: Vec<_> = plan.key().iter().enumerate().map(|(index, column)| cast(index, column)).collect();
@@ -360,7 +360,7 @@ fn bound_keys(plan: &Plan, first: usize) -> String {
     }
 }
 
-fn bind_keys<'q>(
+pub(crate) fn bind_keys<'q>(
     mut query: Query<'q, Postgres, PgArguments>,
     plan: &Plan,
     keys: &[Key],
@@ -434,7 +434,7 @@ fn has_equality(column: &ColumnSchema) -> bool {
     }
 }
 
-fn quoted(names: &[String]) -> String {
+pub(crate) fn quoted(names: &[String]) -> String {
     names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
 }
 
@@ -446,7 +446,7 @@ fn key_text(plan: &Plan, column: &str) -> String {
     if is_bytes { format!("encode({column}, 'hex')") } else { format!("{column}::text") }
 }
 
-fn parse_key(text: &str, column: &ColumnSchema) -> Result<KeyValue> {
+pub(crate) fn parse_key(text: &str, column: &ColumnSchema) -> Result<KeyValue> {
     let parsed = match column.kind {
         ColumnKind::Int => text.parse().ok().map(KeyValue::Int),
         ColumnKind::Uuid => text.parse().ok().map(KeyValue::Uuid),
