@@ -1,6 +1,7 @@
 //! From a URL to everything that is done with a database: the one place that chooses an engine.
 
 mod postgres;
+mod sqlite;
 
 use std::sync::Arc;
 

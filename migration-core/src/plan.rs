@@ -196,6 +196,7 @@ fn coerce(value: &KeyValue, kind: ColumnKind) -> Option<KeyValue> {
         (KeyValue::Text(text), ColumnKind::Int) => text.trim().parse().ok().map(KeyValue::Int),
         (KeyValue::Text(text), ColumnKind::Uuid) => text.parse().ok().map(KeyValue::Uuid),
         (KeyValue::Bytes(bytes), ColumnKind::Uuid) => uuid::Uuid::from_slice(bytes).ok().map(KeyValue::Uuid),
+        (KeyValue::Uuid(uuid), ColumnKind::Bytes) => Some(KeyValue::Bytes(uuid.as_bytes().to_vec())),
         (KeyValue::Bytes(_), _) | (_, ColumnKind::Int | ColumnKind::Uuid | ColumnKind::Bytes) => None,
         (KeyValue::Text(_), _) => Some(value.clone()),
         (KeyValue::Int(_) | KeyValue::Uuid(_), _) => Some(KeyValue::Text(value.to_string())),
