@@ -6,8 +6,6 @@
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
-pub(crate) use postgres::functions as postgres_functions;
-
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use serde::Serialize;
