@@ -491,7 +491,7 @@ fn has_equality(column: &ColumnSchema) -> bool {
     }
 }
 
-pub(crate) fn quoted(names: &[String]) -> String {
+fn quoted(names: &[String]) -> String {
     names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
 }
 
