@@ -1,6 +1,6 @@
 //! What the databases say about the two tables.
 
-mod postgres;
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use arrow::datatypes::{DataType, TimeUnit};

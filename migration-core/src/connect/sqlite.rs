@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Pool, Sqlite};
 
-use super::Engine;
+use super::{AnyDatabase, Engine};
 use crate::error::{Error, Result};
-use crate::url::DatabaseUrl;
+use crate::url::{DatabaseUrl, EngineKind};
 
 /// How long a statement waits for another writer. There is one writer at a time, so a batch of a job
 /// may stand before a request of the application; ten seconds are more than any batch takes.
@@ -34,6 +34,10 @@ impl Engine for Sqlite {
                 .map_err(Error::database(format!("connecting to {url}")))
         }
         .boxed()
+    }
+
+    fn database(pool: Pool<Self>) -> AnyDatabase {
+        AnyDatabase::sqlite(pool, DatabaseUrl::of_application(EngineKind::Sqlite))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Standings change by compare-and-set under the fence; the audit is only ever added to.
 
-mod postgres;
+pub(crate) mod postgres;
+mod schema;
 pub(crate) mod sqlite;
 
 use std::time::Duration;

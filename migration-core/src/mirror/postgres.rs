@@ -39,8 +39,10 @@ impl Mirror for Postgres {
                 Direction::OldToNew => "mirror",
                 Direction::NewToOld => "reverse",
             };
-            let binds: Vec<_> = (2..2 + subject.plan.key().len()).map(|number| format!("${number}")).collect();
-            let sql = format!("select written, removed from crossfade.{function}_{name}($1, {})", binds.join(", "));
+            let binds: Vec<_> =
+                (2..2 + subject.plan.key().len()).map(|number| format!("${number}")).collect();
+            let sql =
+                format!("select written, removed from crossfade.{function}_{name}($1, {})", binds.join(", "));
             let query = sqlx::query(AssertSqlSafe(sql)).bind(expected.0);
             let row = bind_keys(query, &subject.plan, keys)
                 .fetch_one(connection)
@@ -48,7 +50,10 @@ impl Mirror for Postgres {
                 .map_err(|error| fence_error(error, name, Some(expected)))?;
             let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
             let failed = |source| Error::Database { doing: "reading a mirror's counts".to_owned(), source };
-            Ok(Mirrored { written: count("written").map_err(failed)?, removed: count("removed").map_err(failed)? })
+            Ok(Mirrored {
+                written: count("written").map_err(failed)?,
+                removed: count("removed").map_err(failed)?,
+            })
         }
         .boxed()
     }
@@ -345,8 +350,9 @@ fn variable_keys(plan: &Plan) -> String {
 
 /// What stands in place of `:keys` in a statement whose parameters from `first` on are the key's
 /// columns, each a list of texts.
-fn bound_keys(plan: &Plan, first: usize) -> String {
-    let cast = |index: usize, column: &ColumnSchema| format!("${}::text[]::{}[]", first + index, column.sql_type);
+pub(crate) fn bound_keys(plan: &Plan, first: usize) -> String {
+    let cast =
+        |index: usize, column: &ColumnSchema| format!("${}::text[]::{}[]", first + index, column.sql_type);
     let list: Vec<_> = plan.key().iter().enumerate().map(|(index, column)| cast(index, column)).collect();
     match list.as_slice() {
         [only] => format!("select unnest({only})"),
@@ -354,7 +360,7 @@ fn bound_keys(plan: &Plan, first: usize) -> String {
     }
 }
 
-fn bind_keys<'q>(
+pub(crate) fn bind_keys<'q>(
     mut query: Query<'q, Postgres, PgArguments>,
     plan: &Plan,
     keys: &[Key],
@@ -385,8 +391,11 @@ fn scope_filter(plan: &Plan, alias: &str, keys: &str) -> String {
 fn insert_statement(plan: &Plan, keys: &str) -> String {
     // The cast is to the type without its length or precision; the assignment to the column does the
     // rest, and refuses what is too long instead of cutting it.
-    let values: Vec<_> =
-        plan.columns().iter().map(|column| format!("p.{}::{}", quote(&column.name), column.sql_type)).collect();
+    let values: Vec<_> = plan
+        .columns()
+        .iter()
+        .map(|column| format!("p.{}::{}", quote(&column.name), column.sql_type))
+        .collect();
     let names: Vec<_> = plan.columns().iter().map(|column| column.name.clone()).collect();
     format!(
         "insert into {new} as t ({names}) select {values} from ({projection}) as p",
@@ -399,7 +408,8 @@ fn insert_statement(plan: &Plan, keys: &str) -> String {
 
 /// What an upsert does to a row that is there: update it where it differs.
 fn resolution(plan: &Plan) -> String {
-    let rest: Vec<_> = plan.columns().iter().filter(|column| !plan.row_key().contains(&column.name)).collect();
+    let rest: Vec<_> =
+        plan.columns().iter().filter(|column| !plan.row_key().contains(&column.name)).collect();
     if rest.is_empty() {
         return "do nothing".to_owned();
     }
@@ -424,18 +434,19 @@ fn has_equality(column: &ColumnSchema) -> bool {
     }
 }
 
-fn quoted(names: &[String]) -> String {
+pub(crate) fn quoted(names: &[String]) -> String {
     names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// A scope column of an exported row as text that [`parse_key`] reads.
 fn key_text(plan: &Plan, column: &str) -> String {
-    let is_bytes = plan.columns().iter().any(|schema| schema.name == column && schema.kind == ColumnKind::Bytes);
+    let is_bytes =
+        plan.columns().iter().any(|schema| schema.name == column && schema.kind == ColumnKind::Bytes);
     let column = quote(column);
     if is_bytes { format!("encode({column}, 'hex')") } else { format!("{column}::text") }
 }
 
-fn parse_key(text: &str, column: &ColumnSchema) -> Result<KeyValue> {
+pub(crate) fn parse_key(text: &str, column: &ColumnSchema) -> Result<KeyValue> {
     let parsed = match column.kind {
         ColumnKind::Int => text.parse().ok().map(KeyValue::Int),
         ColumnKind::Uuid => text.parse().ok().map(KeyValue::Uuid),
