@@ -120,7 +120,8 @@ async fn the_size_of_a_large_table_is_estimated() {
 #[tokio::test]
 async fn columns_of_a_query_are_read_without_running_it() {
     let fixture = Fixture::new("create table t (id integer)").await;
-    let columns = fixture.store.columns_of("select id, 1 / 0 as \"B b\", id from t -- the end").await.unwrap();
+    let columns =
+        fixture.store.columns_of("select id, 1 / 0 as \"B b\", id from t -- the end").await.unwrap();
     assert_eq!(columns, ["id", "B b", "id"]);
     for (query, words) in [
         ("select nothing from t", "column \"nothing\" does not exist"),

@@ -44,11 +44,10 @@ async fn a_schema_of_somebody_else_is_left_alone() {
     let error = fixture.store.install().await.unwrap_err();
     assert!(matches!(error, Error::ControlStore { .. }), "{error}");
     assert!(error.hint().unwrap().contains("rename or drop"), "{error}");
-    let tables: i64 =
-        sqlx::query_scalar("select count(*) from pg_tables where schemaname = 'crossfade'")
-            .fetch_one(&fixture.store.pool)
-            .await
-            .unwrap();
+    let tables: i64 = sqlx::query_scalar("select count(*) from pg_tables where schemaname = 'crossfade'")
+        .fetch_one(&fixture.store.pool)
+        .await
+        .unwrap();
     assert_eq!(tables, 1);
 }
 
@@ -227,7 +226,8 @@ async fn leases_run_out_by_the_databases_clock() {
         .map(|instance| (instance.name, instance.is_live))
         .collect();
     assert_eq!(seen, [("a".to_owned(), false), ("b".to_owned(), true)]);
-    let unknown = store.renew(crossfade_migration_core::control::MigrationId(99), "a", Epoch(1), LEASE_TTL).await;
+    let unknown =
+        store.renew(crossfade_migration_core::control::MigrationId(99), "a", Epoch(1), LEASE_TTL).await;
     assert!(matches!(unknown, Err(Error::UnknownMigration { .. })), "{unknown:?}");
 
     assert_eq!(store.old_path_idle(id, Epoch(1)).await.unwrap(), None);
@@ -243,17 +243,22 @@ async fn a_renewal_waits_for_a_change_in_flight() {
     let id = fixture.register(&simple()).await.id;
     // The fence as a change of standing holds it between its decision and its commit.
     let mut change = store.pool.begin().await.unwrap();
-    sqlx::query("select pg_advisory_xact_lock(1668834915, $1)").bind(id.0).execute(&mut *change).await.unwrap();
+    sqlx::query("select pg_advisory_xact_lock(1668834915, $1)")
+        .bind(id.0)
+        .execute(&mut *change)
+        .await
+        .unwrap();
     sqlx::query("update crossfade.migration set epoch = 2").execute(&mut *change).await.unwrap();
     let renewal = tokio::spawn({
         let store = store.clone();
         async move { store.renew(id, "a", Epoch(1), LEASE_TTL).await }
     });
     loop {
-        let waiting: i64 = sqlx::query_scalar("select count(*) from pg_locks where locktype = 'advisory' and not granted")
-            .fetch_one(&store.pool)
-            .await
-            .unwrap();
+        let waiting: i64 =
+            sqlx::query_scalar("select count(*) from pg_locks where locktype = 'advisory' and not granted")
+                .fetch_one(&store.pool)
+                .await
+                .unwrap();
         if waiting > 0 {
             break;
         }
