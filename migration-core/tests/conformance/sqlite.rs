@@ -76,7 +76,7 @@ async fn a_value_that_does_not_fit_is_named() {
     world.run("insert into target (id, r) values (1, x'00')").await;
     match world.read(Side::New).await {
         Err(Error::Value { what, column, .. }) => {
-            assert_eq!((what.as_str(), column.as_str()), ("table target", "r"))
+            assert_eq!((what.as_str(), column.as_str()), ("table target", "r"));
         }
         other => panic!("{other:?}"),
     }
@@ -148,7 +148,8 @@ async fn the_catalogue_tells_kinds_keys_and_defaults() {
              create unique index t_partial on t (d, a) where a is not null;
              create unique index t_expression on t (d, lower(a));
              create table s (id integer primary key, v any) strict;
-             create table w (k text primary key) without rowid;",
+             create table w (k text primary key) without rowid;
+             create view v as select * from w;",
         )
         .await;
     let table = async |name: &str| world.store.table(&TableName::parse(name).unwrap()).await.unwrap();
@@ -168,6 +169,8 @@ async fn the_catalogue_tells_kinds_keys_and_defaults() {
     assert!(!table("w").await.columns[0].nullable);
     let error = world.store.table(&TableName::parse("missing").unwrap()).await.unwrap_err();
     assert!(matches!(error, Error::NoTable { .. }), "{error:?}");
+    let error = world.store.table(&TableName::parse("v").unwrap()).await.unwrap_err();
+    assert!(matches!(&error, Error::NotATable { kind, .. } if kind == "a view"), "{error:?}");
     let error = world.store.columns_of("select 1 from nowhere").await.unwrap_err();
     assert!(matches!(&error, Error::Query { message, .. } if message.contains("nowhere")), "{error:?}");
 }
