@@ -3,24 +3,28 @@
 use std::{
     fmt::Display,
     marker::PhantomData,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    time::Duration,
 };
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    BreakerPolicy, Comparison, Error, ErrorSummary, Experiment, FieldDiff, Limits, Order, Part, Publisher,
-    RecheckPolicy, Reveal, Sampling, Seen, Start, View, Whole,
-    breaker::Breaker,
-    clock::Clock,
+    BreakerPolicy, Comparison, Error, ErrorSummary, Experiment, FieldDiff, Limits, Observation, Order, Part,
+    Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View, Whole,
+    clock::{Clock, FixedDurations},
     diff::diff_serialized,
     experiment::Inner,
     hooks::{Hooks, Unary},
-    ledger::Ledger,
     limits::{Budget, Slots},
-    sample::{Seed, Switch},
+    noise::NoiseCounts,
+    roster::Roster,
+    sample::Switch,
 };
 
 /// Configures an [`Experiment`]. It starts switched off; see [`sampling`](Self::sampling).
@@ -35,6 +39,8 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     hooks: Hooks<L::Observed>,
     describe_error: Unary<E, ErrorSummary>,
     run_if: Option<Unary<[u8], bool>>,
+    before_run: Option<Unary<[u8], ()>>,
+    after_run: Option<Unary<Observation, ()>>,
     show_key: Option<fn(&[u8]) -> String>,
     context: Value,
     start: Start,
@@ -42,9 +48,17 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     limits: Limits,
     breaker: Option<BreakerPolicy>,
     recheck: RecheckPolicy,
+    noise_ppm: u32,
+    cohorts_max: usize,
+    measures_cpu: bool,
+    fixed: Option<FixedDurations>,
+    raises: bool,
     runtime: Option<Handle>,
     publishers: Vec<Box<dyn Publisher>>,
 }
+
+/// Enough for plans or regions; each costs 36 KiB for its sketches.
+const COHORTS_MAX: usize = 32;
 
 impl<V: Send + 'static, E: Display + 'static> Experiment<V, E> {
     /// An experiment that compares values with `==`.
@@ -94,6 +108,8 @@ impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
                 ErrorSummary::new(std::any::type_name::<E>(), error.to_string())
             }),
             run_if: None,
+            before_run: None,
+            after_run: None,
             show_key: None,
             context: Value::Null,
             start: Start::default(),
@@ -101,6 +117,11 @@ impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
             limits: Limits::default(),
             breaker: Some(BreakerPolicy::default()),
             recheck: RecheckPolicy::default(),
+            noise_ppm: 0,
+            cohorts_max: COHORTS_MAX,
+            measures_cpu: false,
+            fixed: None,
+            raises: false,
             runtime: None,
             publishers: Vec::new(),
         }
@@ -218,6 +239,61 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
+    /// Runs on the caller's path before control, for sampled calls that take part. If it panics the candidate
+    /// is not run, and the call is incomparable.
+    pub fn before_run(mut self, before_run: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.before_run = Some(Box::new(before_run));
+        self
+    }
+
+    /// Runs with each observation, when publishers have had it; off the caller's path unless the call is in
+    /// line.
+    pub fn after_run(mut self, after_run: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
+        self.after_run = Some(Box::new(after_run));
+        self
+    }
+
+    /// Counts calls by cohort, named by key and control's value: a plan, a region, a size. Each cohort is judged
+    /// by itself, so that many that agree do not hide a few that do not. Calls whose control gave no value
+    /// have none.
+    pub fn cohort(mut self, cohort: impl Fn(&[u8], &L::Observed) -> String + Send + Sync + 'static) -> Self {
+        self.hooks.cohort = Some(Box::new(cohort));
+        self
+    }
+
+    /// How many cohorts there may be at an epoch; further ones are counted together as
+    /// [`COHORT_OTHER`](crate::COHORT_OTHER). Default 32.
+    pub fn cohorts_max(mut self, max: usize) -> Self {
+        self.cohorts_max = max;
+        self
+    }
+
+    /// Reads control twice for this share of the calls of [`Experiment::run_rechecked`], in parts per million,
+    /// and counts how often it differs from itself; see [`Experiment::noise`]. Default 0.
+    pub fn noise_baseline(mut self, ppm: u32) -> Self {
+        self.noise_ppm = ppm;
+        self
+    }
+
+    /// Measures the processor time of both sides; costs two system calls for each poll. Default off.
+    pub fn measure_cpu(mut self) -> Self {
+        self.measures_cpu = true;
+        self
+    }
+
+    /// For tests: what the sides are said to have taken, so that reports can be compared.
+    pub fn fixed_durations(mut self, control: Duration, candidate: Duration) -> Self {
+        self.fixed = Some(FixedDurations { control, candidate });
+        self
+    }
+
+    /// For tests: a mismatch panics in the caller, who waits for the candidate then. Calls of
+    /// [`Experiment::run_sync`] cannot wait; use [`Experiment::run_sync_in_line`] there.
+    pub fn raise_on_mismatch(mut self) -> Self {
+        self.raises = true;
+        self
+    }
+
     /// Puts keys into observations, as `show` writes them. Default: the bucket alone.
     pub fn show_keys(mut self, show: fn(&[u8]) -> String) -> Self {
         self.show_key = Some(show);
@@ -289,27 +365,34 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
             return Err(Error::Limit { experiment: self.name.to_string(), limit });
         }
         let inner = Inner {
-            ledger: Ledger::new(self.epoch, self.candidate.clone()),
+            roster: Roster::new(self.candidate, self.epoch, self.cohorts_max, self.breaker),
             slots: Slots::new(self.limits.in_flight_max),
             recheck_slots: Slots::new(self.limits.rechecks_max),
             budget: Budget::new(self.limits.budget_per_second),
-            breaker: Breaker::new(self.breaker),
             clock: Clock::started(),
             name: self.name,
-            candidate: self.candidate,
             seed: self.seed,
             switch: Switch::new(self.sampling),
             lens: self.lens,
             hooks: self.hooks,
             describe_error: self.describe_error,
             run_if: self.run_if,
+            before_run: self.before_run,
+            after_run: self.after_run,
             show_key: self.show_key,
             context: Arc::new(self.context),
             start: self.start,
             order: self.order,
             limits: self.limits,
             recheck: self.recheck,
+            noise_ppm: self.noise_ppm,
+            noise: NoiseCounts::default(),
+            measures_cpu: self.measures_cpu,
+            fixed: self.fixed,
+            raises: self.raises,
             runtime: self.runtime,
+            closed: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
             publishers: self.publishers,
             publish_failures: AtomicU64::new(0),
             types: PhantomData,

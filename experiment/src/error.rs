@@ -18,6 +18,22 @@ pub enum Error {
         /// The limit's name.
         limit: &'static str,
     },
+    /// A choice among branches that names none of them.
+    #[error("experiment `{experiment}` has no branch `{branch}` to answer with")]
+    NoBranch {
+        /// The experiment.
+        experiment: String,
+        /// The name that was chosen.
+        branch: String,
+    },
+    /// Threads for candidates could not be started.
+    #[error("cannot start {threads} threads for candidates")]
+    Runtime {
+        /// How many.
+        threads: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A latency sketch whose encoding is damaged or of an unknown version.
     #[error("cannot read a latency sketch: {reason}")]
     Sketch {

@@ -35,6 +35,9 @@ type Binary<A, R> = Box<dyn Fn(&A, &A) -> R + Send + Sync>;
 type IgnoreOutcomes<O> = Box<dyn Fn(Seen<'_, O>, Seen<'_, O>) -> bool + Send + Sync>;
 type DiffFields<O> = Box<dyn Fn(&O, &O, Reveal) -> Vec<FieldDiff> + Send + Sync>;
 
+/// Names the cohort of a call by its key and control's value.
+pub(crate) type CohortOf<O> = Box<dyn Fn(&[u8], &O) -> String + Send + Sync>;
+
 /// The hooks that look at observed values.
 pub(crate) struct Hooks<O> {
     pub(crate) compare: Binary<O, Comparison>,
@@ -44,6 +47,7 @@ pub(crate) struct Hooks<O> {
     pub(crate) clean: Option<Unary<O, Value>>,
     pub(crate) diff: Option<DiffFields<O>>,
     pub(crate) reveal: Reveal,
+    pub(crate) cohort: Option<CohortOf<O>>,
     pub(crate) version: Option<Unary<O, u64>>,
 }
 
@@ -76,6 +80,7 @@ impl<O> Hooks<O> {
             clean: None,
             diff: None,
             reveal: Reveal::Paths,
+            cohort: None,
             version: None,
         }
     }
@@ -129,6 +134,16 @@ impl<O> Hooks<O> {
         Picture { differences, old: old_value, new: new_value }
     }
 
+    /// Whether there is anything that a report could show.
+    pub(crate) fn draws(&self) -> bool {
+        self.clean.is_some() || self.diff.is_some()
+    }
+
+    /// Whether two sides count as equal.
+    pub(crate) fn agrees(&self, a: Seen<'_, O>, b: Seen<'_, O>, failures: &mut Vec<HookFailure>) -> bool {
+        matches!(self.assess(a, b, failures), Assessment::Agree | Assessment::Ignored)
+    }
+
     /// Whether control stood still between two reads.
     pub(crate) fn unmoved(
         &self,
@@ -137,7 +152,7 @@ impl<O> Hooks<O> {
         failures: &mut Vec<HookFailure>,
     ) -> bool {
         let (Some(version), Ok(before), Ok(after)) = (&self.version, before, after) else {
-            return self.assess(before, after, failures) == Assessment::Agree;
+            return self.agrees(before, after, failures);
         };
         guard(Hook::Version, failures, || version(before) == version(after)).unwrap_or(false)
     }

@@ -9,16 +9,20 @@ use std::{
 };
 
 use crate::{
-    Branch, ErrorSummary, Experiment, Order, Outcome, Verdict, View,
+    Branch, ErrorSummary, Experiment, Incomparable, Order, Outcome, Seen, Verdict, View,
+    admit::{Subject, Ticket},
     contain::{Caught, caught, drop_contained},
-    experiment::{Admission, Call},
+    experiment::Inner,
     hooks::{Picture, panic_message},
+    meter::{metered, metered_sync},
+    sample::Draw,
+    weigh::raised,
 };
 
 impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
     /// Runs both sides on the caller's task in the experiment's [`Order`], and gives back what control gave.
     /// The values are compared where they are: they need not be `Clone` or `Send`. The caller waits for the
-    /// candidate too, so nothing bounds it but itself; its errors and panics are contained.
+    /// candidate too, and nothing bounds how long; its errors and panics are contained.
     ///
     /// # Errors
     /// Control's, unchanged.
@@ -34,39 +38,47 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF,
         NF: Future<Output = Result<V, E>>,
     {
-        let call = match self.admit(key.as_ref(), false) {
-            Admission::Bare => return control().await,
-            Admission::ForcedCandidate => return candidate().await,
-            Admission::Sampled(call) => call,
-        };
-        let clock = &call.inner.clock;
-        let candidate_first = call.inner.order == Order::Random && fastrand::bool();
-        let (old, new);
-        let (control_ns, candidate_ns);
-        let began = clock.now_ns();
-        if call.inner.order == Order::Concurrent {
-            let control = async { (control().await, clock.now_ns()) };
-            let candidate = async { (caught(candidate).await, clock.now_ns()) };
-            let ended = both(control, candidate).await;
-            (old, new) = (ended.0.0, ended.1.0);
-            (control_ns, candidate_ns) = (ended.0.1 - began, ended.1.1 - began);
-        } else if candidate_first {
-            new = caught(candidate).await;
-            let between = clock.now_ns();
-            old = control().await;
-            (control_ns, candidate_ns) = (clock.now_ns() - between, between - began);
-        } else {
-            old = control().await;
-            let between = clock.now_ns();
-            new = caught(candidate).await;
-            (control_ns, candidate_ns) = (between - began, clock.now_ns() - between);
+        match self.draw(key.as_ref()) {
+            Draw::Bare => return control().await,
+            Draw::ForcedCandidate => return candidate().await,
+            Draw::Sampled => {}
         }
-        call.settle_in_line(&old, new, control_ns, candidate_ns);
-        old
+        let inner = &*self.inner;
+        let Some((ticket, subject)) = self.enter_in_line(key.as_ref()) else {
+            return control().await;
+        };
+        let (clock, cpu) = (&inner.clock, inner.measures_cpu);
+        let began = clock.tick();
+        let (old, new) = match inner.order {
+            Order::Concurrent => {
+                let control = async { (metered(cpu, control()).await, clock.tick()) };
+                let candidate = async { (metered(cpu, caught(candidate)).await, clock.tick()) };
+                let ((old, old_ended), (new, new_ended)) = both(control, candidate).await;
+                (
+                    Side::new(old, clock.between(began, old_ended)),
+                    Side::new(new, clock.between(began, new_ended)),
+                )
+            }
+            Order::Random if fastrand::bool() => {
+                let new = metered(cpu, caught(candidate)).await;
+                let between = clock.tick();
+                let old = metered(cpu, control()).await;
+                let ended = clock.tick();
+                (Side::new(old, clock.between(between, ended)), Side::new(new, clock.between(began, between)))
+            }
+            Order::ControlFirst | Order::Random => {
+                let old = metered(cpu, control()).await;
+                let between = clock.tick();
+                let new = metered(cpu, caught(candidate)).await;
+                let ended = clock.tick();
+                (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
+            }
+        };
+        inner.settle_in_line(ticket, &subject, old, new)
     }
 
-    /// As [`run_in_line`](Self::run_in_line), for code that does not await. The order is control first, or
-    /// random; [`Order::Concurrent`] means control first here.
+    /// As [`run_in_line`](Self::run_in_line), for code that does not await. [`Order::Concurrent`] means
+    /// control first here.
     ///
     /// # Errors
     /// Control's, unchanged.
@@ -76,93 +88,125 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         C: FnOnce() -> Result<V, E>,
         N: FnOnce() -> Result<V, E>,
     {
-        let call = match self.admit(key.as_ref(), false) {
-            Admission::Bare => return control(),
-            Admission::ForcedCandidate => return candidate(),
-            Admission::Sampled(call) => call,
-        };
-        let clock = &call.inner.clock;
-        let candidate = || catch_unwind(AssertUnwindSafe(candidate));
-        let began = clock.now_ns();
-        if call.inner.order == Order::Random && fastrand::bool() {
-            let new = candidate();
-            let between = clock.now_ns();
-            let old = control();
-            let ended = clock.now_ns();
-            call.settle_in_line(&old, new, ended - between, between - began);
-            old
-        } else {
-            let old = control();
-            let between = clock.now_ns();
-            let new = candidate();
-            let ended = clock.now_ns();
-            call.settle_in_line(&old, new, between - began, ended - between);
-            old
+        match self.draw(key.as_ref()) {
+            Draw::Bare => control(),
+            Draw::ForcedCandidate => candidate(),
+            Draw::Sampled => self.run_sync_sampled(key.as_ref(), control, candidate),
         }
+    }
+
+    fn run_sync_sampled<C, N>(&self, key: &[u8], control: C, candidate: N) -> Result<V, E>
+    where
+        C: FnOnce() -> Result<V, E>,
+        N: FnOnce() -> Result<V, E>,
+    {
+        let inner = &*self.inner;
+        let Some((ticket, subject)) = self.enter_in_line(key) else {
+            return control();
+        };
+        let (clock, cpu) = (&inner.clock, inner.measures_cpu);
+        let candidate = || catch_unwind(AssertUnwindSafe(candidate));
+        let began = clock.tick();
+        let (old, new) = if inner.order == Order::Random && fastrand::bool() {
+            let new = metered_sync(cpu, candidate);
+            let between = clock.tick();
+            let old = metered_sync(cpu, control);
+            let ended = clock.tick();
+            (Side::new(old, clock.between(between, ended)), Side::new(new, clock.between(began, between)))
+        } else {
+            let old = metered_sync(cpu, control);
+            let between = clock.tick();
+            let new = metered_sync(cpu, candidate);
+            let ended = clock.tick();
+            (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
+        };
+        inner.settle_in_line(ticket, &subject, old, new)
     }
 }
 
-impl<V: 'static, E: 'static, L: View<V>> Call<V, E, L> {
+/// A side that has ended, and what that took.
+struct Side<T> {
+    output: T,
+    wall_ns: u64,
+    cpu: Option<Duration>,
+}
+
+impl<T> Side<T> {
+    fn new((output, cpu): (T, Option<Duration>), wall_ns: u64) -> Self {
+        Self { output, wall_ns, cpu }
+    }
+}
+
+impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
     fn settle_in_line(
-        self,
-        old: &Result<V, E>,
-        new: Caught<Result<V, E>>,
-        control_ns: u64,
-        candidate_ns: u64,
-    ) {
-        let Self { inner, entry, pass, subject, mut failures, slot: _ } = self;
-        let now = || inner.clock.now_ns();
-        let old_error = old.as_ref().err().map(|error| inner.summarize(error, &mut failures));
-        let old_seen = seen(old, old_error.as_ref());
-        let (verdict, picture, candidate) = match new {
+        &self,
+        ticket: Ticket,
+        subject: &Subject,
+        control: Side<Result<V, E>>,
+        candidate: Side<Caught<Result<V, E>>>,
+    ) -> Result<V, E> {
+        let Ticket { mut entry, pass } = ticket;
+        let only = &*self.roster.only;
+        let now = || self.clock.now_ns();
+        let old = control.output;
+        let mut failures = Vec::new();
+        let old_error = old.as_ref().err().map(|error| self.summarize(error, &mut failures));
+        let (control_ns, candidate_ns) = self.durations(control.wall_ns, candidate.wall_ns);
+        let (verdict, mut picture, new_outcome) = match candidate.output {
             Err(panic) => {
-                inner.breaker.failed(pass, now);
+                only.breaker.failed(pass, now);
                 (Verdict::Panicked, Picture::default(), Outcome::Panicked(panic_message(panic)))
             }
             Ok(new) => {
-                let new_error = new.as_ref().err().map(|error| inner.summarize(error, &mut failures));
+                let new_error = new.as_ref().err().map(|error| self.summarize(error, &mut failures));
                 if new.is_err() && old.is_ok() {
-                    inner.breaker.failed(pass, now);
+                    only.breaker.failed(pass, now);
                 } else {
-                    inner.breaker.succeeded(pass);
+                    only.breaker.succeeded(pass);
                 }
                 let new_seen = seen(&new, new_error.as_ref());
-                let (verdict, picture) = inner
-                    .look(old_seen, |old| inner.look(new_seen, |new| inner.weigh(old, new, &mut failures)));
+                let (verdict, picture) = self
+                    .look(seen(&old, old_error.as_ref()), &mut failures, |old, failures| {
+                        self.look(new_seen, failures, |new, failures| self.weigh(old, new, failures))
+                    })
+                    .flatten()
+                    .unwrap_or_else(|| (Verdict::Incomparable(Incomparable::Hook), Picture::default()));
                 if new.is_ok() {
-                    entry.page().record_latencies(control_ns, candidate_ns);
+                    entry.record_latencies(control_ns, candidate_ns);
                 }
                 drop_contained(new);
                 (verdict, picture, new_error.map_or(Outcome::Value, Outcome::Error))
             }
         };
-        let epoch = entry.page().epoch;
+        if let (Some(cohort), Some(key), Ok(value)) = (&self.hooks.cohort, &subject.key, &old) {
+            let named = self.look(Ok(value), &mut failures, |old, failures| {
+                let old = old.ok()?;
+                crate::hooks::guard(crate::Hook::Cohort, failures, || cohort(key, old))
+            });
+            if let Some(cohort) = named.flatten() {
+                only.ledger.assign(&mut entry, &cohort);
+            }
+        }
         entry.settle(verdict.bin());
-        inner.publish(&verdict, || {
-            let branch = |outcome, nanoseconds, value| Branch {
-                outcome,
-                wall: Duration::from_nanos(nanoseconds),
-                cpu: None,
-                value,
-            };
-            let control = old_error.map_or(Outcome::Value, Outcome::Error);
-            inner.observation(
-                epoch,
-                subject,
-                branch(control, control_ns, picture.old),
-                branch(candidate, candidate_ns, picture.new),
-                verdict.clone(),
-                picture.differences,
-                failures,
-            )
-        });
+        let raises = self.raises && verdict.is_mismatch();
+        if raises || self.is_wanted(&verdict) {
+            let old_outcome = old_error.map_or(Outcome::Value, Outcome::Error);
+            let old = Branch::new(old_outcome, control_ns, control.cpu, &mut picture.old);
+            let new = Branch::new(new_outcome, candidate_ns, candidate.cpu, &mut picture.new);
+            let differences = picture.differences;
+            let observation =
+                self.observation(only, &entry, subject, (old, new), verdict, differences, failures);
+            self.publish(&observation);
+            if raises {
+                drop(entry);
+                panic!("{}", raised(&observation));
+            }
+        }
+        old
     }
 }
 
-fn seen<'a, V, E>(
-    side: &'a Result<V, E>,
-    error: Option<&'a ErrorSummary>,
-) -> Result<&'a V, &'a ErrorSummary> {
+fn seen<'a, V, E>(side: &'a Result<V, E>, error: Option<&'a ErrorSummary>) -> Seen<'a, V> {
     match (side, error) {
         (Ok(value), _) => Ok(value),
         (Err(_), Some(error)) => Err(error),

@@ -1,10 +1,10 @@
-//! Where calls are counted: one page for each epoch, candidate and cohort, written to without locks.
+//! Where calls are counted: one page for each epoch and cohort of a candidate, written to without locks.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering, fence},
     },
 };
 
@@ -36,7 +36,6 @@ pub(crate) struct Page {
     pub(crate) epoch: u64,
     candidate: Arc<str>,
     cohort: Option<Arc<str>>,
-    open: AtomicU64,
     bins: [AtomicU64; BINS],
     control: SharedSketch,
     candidate_latency: SharedSketch,
@@ -48,7 +47,6 @@ impl Page {
             epoch,
             candidate,
             cohort,
-            open: AtomicU64::new(0),
             bins: Default::default(),
             control: SharedSketch::new(),
             candidate_latency: SharedSketch::new(),
@@ -110,13 +108,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn open(page: Arc<Page>) -> Self {
-        page.open.fetch_add(1, Ordering::Relaxed);
-        Self { page, cut_off: Bin::Incomparable, settled: false }
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.page.epoch
     }
 
-    pub(crate) fn page(&self) -> &Page {
-        &self.page
+    pub(crate) fn cohort(&self) -> Option<Arc<str>> {
+        self.page.cohort.clone()
     }
 
     /// From here on, being cut off means this.
@@ -124,50 +122,79 @@ impl Entry {
         self.cut_off = bin;
     }
 
-    pub(crate) fn settle(mut self, bin: Bin) {
-        self.settled = true;
-        self.page.count(bin);
+    #[inline]
+    pub(crate) fn record_latencies(&self, control_ns: u64, candidate_ns: u64) {
+        self.page.record_latencies(control_ns, candidate_ns);
+    }
+
+    /// Counts the call. It stays in flight until this value is dropped, so that what follows from its end
+    /// is done before anyone believes it to be over.
+    #[inline]
+    pub(crate) fn settle(&mut self, bin: Bin) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.page.count(bin);
+        }
     }
 }
 
 impl Drop for Entry {
+    #[inline]
     fn drop(&mut self) {
-        if !self.settled {
-            self.page.count(self.cut_off);
-        }
-        // Last, with release: whoever sees no open calls (with acquire) sees all their counts.
-        self.page.open.fetch_sub(1, Ordering::Release);
+        self.settle(self.cut_off);
     }
 }
 
-/// All pages of an experiment.
+/// All pages of one candidate.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     candidate: Arc<str>,
-    /// The page of calls without a cohort and with the only candidate: nearly all of them.
+    cohorts_max: usize,
+    /// The page of calls without a cohort: nearly all of them.
     front: ArcSwap<Page>,
     other: Mutex<Pages>,
 }
 
-/// A candidate's name and a cohort's.
-type PageName = (Arc<str>, Option<Arc<str>>);
-
 #[derive(Debug, Default)]
 struct Pages {
-    /// This epoch's pages of named candidates and cohorts.
-    current: HashMap<PageName, Arc<Page>>,
+    /// This epoch's pages by cohort.
+    cohorts: BTreeMap<Arc<str>, Arc<Page>>,
     /// Pages of epochs gone by, until their last call has ended and been drained.
     retired: Vec<Arc<Page>>,
 }
 
 impl Ledger {
-    pub(crate) fn new(epoch: u64, candidate: Arc<str>) -> Self {
+    pub(crate) fn new(epoch: u64, candidate: Arc<str>, cohorts_max: usize) -> Self {
         let front = ArcSwap::from_pointee(Page::new(epoch, candidate.clone(), None));
-        Self { candidate, front, other: Mutex::default() }
+        Self { candidate, cohorts_max, front, other: Mutex::default() }
     }
 
+    #[inline]
     pub(crate) fn open(&self) -> Entry {
-        Entry::open(self.front.load_full())
+        Entry { page: self.front.load_full(), cut_off: Bin::Incomparable, settled: false }
+    }
+
+    /// Moves a call to its cohort's page. Beyond the cap of cohorts it goes to [`COHORT_OTHER`].
+    pub(crate) fn assign(&self, entry: &mut Entry, cohort: &str) {
+        let epoch = entry.page.epoch;
+        let mut other = self.lock();
+        let page =
+            |cohort: &Arc<str>| Arc::new(Page::new(epoch, self.candidate.clone(), Some(cohort.clone())));
+        if self.front.load().epoch == epoch {
+            let full = other.cohorts.len() >= self.cohorts_max && !other.cohorts.contains_key(cohort);
+            let cohort: Arc<str> = if full { COHORT_OTHER } else { cohort }.into();
+            entry.page = other.cohorts.entry(cohort).or_insert_with_key(page).clone();
+            return;
+        }
+        let known = |name: &str| {
+            let mut pages = other.retired.iter();
+            pages.find(|page| page.epoch == epoch && page.cohort.as_deref() == Some(name)).cloned()
+        };
+        entry.page = known(cohort).or_else(|| known(COHORT_OTHER)).unwrap_or_else(|| {
+            // An epoch gone by gets no new cohorts, but for the common one.
+            let page = page(&COHORT_OTHER.into());
+            other.retired.push(page.clone());
+            page
+        });
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -180,52 +207,54 @@ impl Ledger {
         if self.front.load().epoch == epoch {
             return;
         }
-        let next = Page::new(epoch, self.candidate.clone(), None);
-        let last = self.front.swap(Arc::new(next));
-        let named: Vec<_> = other.current.drain().map(|(_, page)| page).collect();
+        let last = self.front.swap(Arc::new(Page::new(epoch, self.candidate.clone(), None)));
+        let cohorts = std::mem::take(&mut other.cohorts);
         other.retired.push(last);
-        other.retired.extend(named);
+        other.retired.extend(cohorts.into_values());
     }
 
     pub(crate) fn read(&self, experiment: &str) -> Vec<Tally> {
         let other = self.lock();
-        self.pages(&other)
-            .map(|page| page.tally(experiment, false))
-            .filter(|tally| tally.totals.eligible > 0)
-            .collect()
+        self.collect(&other, |page| page.tally(experiment, false))
     }
 
     pub(crate) fn drain(&self, experiment: &str) -> Vec<Tally> {
         let mut other = self.lock();
-        // A page may be forgotten only if it was already quiet before its counts were taken.
-        let quiet: Vec<_> = other
-            .retired
-            .iter()
-            .map(|page| page.open.load(Ordering::Acquire) == 0 && Arc::strong_count(page) == 1)
-            .collect();
-        let tallies = self
-            .pages(&other)
-            .map(|page| page.tally(experiment, true))
-            .filter(|tally| tally.totals.eligible > 0)
-            .collect();
-        let mut quiet = quiet.into_iter();
-        other.retired.retain(|_| !quiet.next().unwrap_or(false));
+        // Before the counts are taken: a page may be forgotten only if it was quiet already then.
+        let mut quiet: Vec<_> = other.retired.iter().map(|page| calls_on(page) == 0).collect();
+        let tallies = self.collect(&other, |page| page.tally(experiment, true));
+        let mut quiet = quiet.drain(..);
+        other.retired.retain(|_| quiet.next() != Some(true));
         tallies
     }
 
     pub(crate) fn in_flight(&self) -> u64 {
         let other = self.lock();
-        self.pages(&other).map(|page| page.open.load(Ordering::Relaxed)).sum()
+        let front = self.front.load_full();
+        // One for this very reference.
+        let on_front = calls_on(&front).saturating_sub(1);
+        on_front + other.cohorts.values().chain(&other.retired).map(calls_on).sum::<u64>()
     }
 
-    fn pages(&self, other: &Pages) -> impl Iterator<Item = Arc<Page>> {
-        let mut pages = vec![self.front.load_full()];
-        pages.extend(other.current.values().cloned());
-        pages.extend(other.retired.iter().cloned());
-        pages.into_iter()
+    fn collect(&self, other: &Pages, tally: impl Fn(&Page) -> Tally) -> Vec<Tally> {
+        let front = self.front.load_full();
+        let pages = std::iter::once(&front).chain(other.cohorts.values()).chain(&other.retired);
+        pages.map(|page| tally(page)).filter(|tally| tally.totals.eligible > 0).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Pages> {
+    fn lock(&self) -> MutexGuard<'_, Pages> {
         self.other.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where cohorts beyond the cap are counted together.
+pub const COHORT_OTHER: &str = "other";
+
+/// How many calls hold a page, besides the ledger: each call in flight holds a reference, so that counting
+/// them costs a call nothing.
+fn calls_on(page: &Arc<Page>) -> u64 {
+    let references = Arc::strong_count(page) as u64;
+    // A reference is given up with release after its call was counted: now those counts are visible.
+    fence(Ordering::Acquire);
+    references - 1
 }

@@ -23,6 +23,7 @@
 //! comparison is an [`Observation`], handed to [`Publisher`]s. [`Tally`] counts them, closed and
 //! mergeable; [`judge`] says whether they are enough.
 
+mod admit;
 mod behind;
 mod breaker;
 mod builder;
@@ -31,18 +32,27 @@ mod contain;
 mod diff;
 mod error;
 mod experiment;
+mod follow;
 mod hooks;
 mod in_line;
 pub mod judge;
 mod ledger;
 mod lens;
+mod lifecycle;
 mod limits;
+mod meter;
+mod noise;
 mod observation;
 mod publish;
 mod recheck;
+mod reread;
+mod roster;
+mod runtime;
 mod sample;
 mod sketch;
 mod totals;
+mod trial;
+mod weigh;
 
 pub use breaker::BreakerPolicy;
 pub use builder::Builder;
@@ -50,13 +60,17 @@ pub use diff::{DiffKind, FieldDiff, FieldValue, Reveal, diff_json, diff_serializ
 pub use error::Error;
 pub use experiment::{Experiment, Order, Start};
 pub use hooks::{Comparison, Seen};
+pub use ledger::COHORT_OTHER;
 pub use lens::{Capture, Part, View, Whole};
 pub use limits::Limits;
+pub use noise::Noise;
 pub use observation::{
     Branch, ErrorSummary, Hook, HookFailure, Incomparable, Mismatch, Observation, Outcome, Verdict,
 };
 pub use publish::{PublishFn, Publisher};
 pub use recheck::RecheckPolicy;
+pub use runtime::CandidateRuntime;
 pub use sample::{Bucket, PPM_ALL, Sampling, Seed};
 pub use sketch::LatencySketch;
 pub use totals::{Tally, Totals};
+pub use trial::{Choice, Trial};

@@ -69,8 +69,10 @@ pub enum Outcome {
     Panicked(String),
     /// Not within its time.
     TimedOut,
-    /// Its caller went away before it ended.
-    Cancelled,
+    /// Its caller went away before it ended, or it panicked into its caller.
+    Gone,
+    /// It was not run, or not before this was published.
+    NotRun,
 }
 
 /// What is kept of an error: errors are seldom `Clone`, and the caller has the original.

@@ -2,6 +2,7 @@
 
 mod adoption;
 pub mod catalog;
+mod cell;
 pub mod check;
 pub mod comparisons;
 pub mod connect;

@@ -1,7 +1,7 @@
 //! What the databases say about the two tables.
 
 pub(crate) mod postgres;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use async_trait::async_trait;

@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Pool, Postgres};
 
-use super::Engine;
+use super::{AnyDatabase, Engine};
 use crate::error::{Error, Result};
-use crate::url::DatabaseUrl;
+use crate::url::{DatabaseUrl, EngineKind};
 
 /// As many as an operator's command and its workers use at once; a database's connections are dear.
 const CONNECTIONS_MAX: u32 = 10;
@@ -37,5 +37,9 @@ impl Engine for Postgres {
                 .map_err(Error::database(doing()))
         }
         .boxed()
+    }
+
+    fn database(pool: Pool<Self>) -> AnyDatabase {
+        AnyDatabase::postgres(pool, DatabaseUrl::of_application(EngineKind::Postgres))
     }
 }

@@ -4,7 +4,7 @@
 
 pub(crate) mod postgres;
 mod schema;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use std::time::Duration;
 

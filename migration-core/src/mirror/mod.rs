@@ -4,9 +4,7 @@
 //! Locks are taken in one order everywhere: fence, then old rows in key order, then new rows.
 
 pub(crate) mod postgres;
-mod sqlite;
-
-pub(crate) use postgres::functions as postgres_functions;
+pub(crate) mod sqlite;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
