@@ -50,15 +50,29 @@
 //! # }
 //! ```
 
+mod cancel;
+pub mod cleanup;
+pub mod copy;
 mod durable;
 mod error;
+pub mod export;
 pub mod findings;
 mod keys;
+mod migration;
+pub mod progress;
+pub mod queue;
+pub mod rounds;
 pub mod row_hash;
 pub mod scan;
+mod scope_keys;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+pub mod verify;
+mod workers;
+pub mod workspace;
 
+pub use cancel::Cancel;
 pub use error::{Error, Result};
+pub use migration::Migration;
 pub use row_hash::KeyHash;

@@ -41,7 +41,8 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Core(error) => core_status(error),
-            Failure::Backfill(error) => error.core().map_or(FAILED, core_status),
+            Failure::Backfill(crossfade::backfill::Error::Core(error)) => core_status(error),
+            Failure::Backfill(_) => FAILED,
             Failure::Usage { .. } | Failure::NoControlStore | Failure::Unconfirmed { .. } => USAGE,
             Failure::File { .. } | Failure::Exists(_) | Failure::Io(_) => FAILED,
         }

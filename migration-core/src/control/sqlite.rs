@@ -31,11 +31,10 @@ fn migrator() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    let mut migrator = Migrator::with_migrations(vec![migration(
-        1,
-        "control",
-        include_str!("../../migrations/sqlite/0001_control.sql"),
-    )]);
+    let mut migrator = Migrator::with_migrations(vec![
+        migration(1, "control", include_str!("../../migrations/sqlite/0001_control.sql")),
+        migration(2, "jobs", include_str!("../../migrations/sqlite/0002_jobs.sql")),
+    ]);
     migrator.dangerous_set_table_name(VERSIONS);
     migrator
 }

@@ -129,7 +129,8 @@ impl Manifest {
         let resolved = new.resolve()?;
         for (what, url) in urls {
             if url.resolve()? != resolved {
-                let what = format!("{what} is {url}, and new.url is {new}: two databases are not supported yet");
+                let what =
+                    format!("{what} is {url}, and new.url is {new}: two databases are not supported yet");
                 return Err(crate::Error::SeveralDatabases { migration: self.name.clone(), what });
             }
         }

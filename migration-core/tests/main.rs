@@ -1,0 +1,3 @@
+//! What every engine has to do alike, on real databases.
+
+mod conformance;
