@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Postgres, Row};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 
 use super::{Direction, Mirror, Mirrored, Subject};
 use crate::catalog::{ColumnKind, ColumnSchema};
@@ -85,11 +85,29 @@ impl Mirror for Postgres {
                 .execute(&mut *connection)
                 .await
                 .map_err(Error::database(format!("locking rows of {} to copy them", plan.old())))?;
-            let insert = format!("{} on conflict do nothing", insert_statement(plan, &bound_keys(plan, 1)));
-            let done = bind_keys(sqlx::query(AssertSqlSafe(insert)), plan, keys)
+            let insert = insert_statement(plan, &bound_keys(plan, 1));
+            // Mostly nothing is there yet, and an insert that need not look first takes half the time. The
+            // savepoint takes it back where something is: a batch that is done again, or rows that
+            // were written behind crossfade's back.
+            let doing = || format!("copying rows into {}", plan.new_table());
+            let mut savepoint = connection.begin().await.map_err(Error::database(doing()))?;
+            let plain = bind_keys(sqlx::query(AssertSqlSafe(insert.clone())), plan, keys);
+            match plain.execute(&mut *savepoint).await {
+                Ok(done) => {
+                    savepoint.commit().await.map_err(Error::database(doing()))?;
+                    return Ok(done.rows_affected());
+                }
+                Err(error) if is_unique_violation(&error) => {
+                    savepoint.rollback().await.map_err(Error::database(doing()))?;
+                }
+                Err(error) => return Err(Error::database(doing())(error)),
+            }
+            // Only a conflict on the row's own key means that it is there; on any other it cannot be copied.
+            let careful = format!("{insert} on conflict ({}) do nothing", quoted(plan.row_key()));
+            let done = bind_keys(sqlx::query(AssertSqlSafe(careful)), plan, keys)
                 .execute(connection)
                 .await
-                .map_err(Error::database(format!("copying rows into {}", plan.new_table())))?;
+                .map_err(Error::database(doing()))?;
             Ok(done.rows_affected())
         }
         .boxed()
@@ -489,6 +507,10 @@ fn has_equality(column: &ColumnSchema) -> bool {
         ColumnKind::Other => false,
         _ => true,
     }
+}
+
+fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 fn quoted(names: &[String]) -> String {
