@@ -170,19 +170,19 @@ async fn every_keyword_may_be_a_name() {
     run(
         &database,
         &format!(
-            "create table olds (crossfade_id integer primary key, {columns}, news jsonb);
+            "create table ancients (crossfade_id integer primary key, {columns}, news jsonb);
              create table rows (crossfade_id integer primary key, {columns});
-             create table news (old_crossfade_id integer, crossfade_id integer, {columns},
-                 primary key (old_crossfade_id, crossfade_id));
-             insert into olds (crossfade_id, \"select\", news) values (1, 2, '[{{\"crossfade_id\": 3, \"select\": 4}}]')"
+             create table news (ancient_crossfade_id integer, crossfade_id integer, {columns},
+                 primary key (ancient_crossfade_id, crossfade_id));
+             insert into ancients (crossfade_id, \"select\", news) values (1, 2, '[{{\"crossfade_id\": 3, \"select\": 4}}]')"
         ),
     )
     .await;
-    let mut rows = draft(database.url(), "olds", "rows").await;
+    let mut rows = draft(database.url(), "ancients", "rows").await;
     rows.accept("# \"\"\"");
     assert_clean(&rows.check().await, 1, 1);
     assert_clean(&rows.check_reverse().await, 1, 1);
-    let array = draft(database.url(), "olds", "news").await;
+    let array = draft(database.url(), "ancients", "news").await;
     assert_clean(&array.check().await, 1, 1);
     run(&database, &array.manifest().mapping().reverse[0].render("1")).await;
 
