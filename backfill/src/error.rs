@@ -313,7 +313,9 @@ pub enum Error {
         found: i64,
     },
     /// The migration moved on while something was under way.
-    #[error("migration {migration} has moved on from epoch {from} to {to} during the {what}; nothing was done at the new epoch")]
+    #[error(
+        "migration {migration} has moved on from epoch {from} to {to} during the {what}; nothing was done at the new epoch"
+    )]
     MovedOn {
         /// The migration.
         migration: String,

@@ -54,7 +54,9 @@ pub async fn export(
         meter.finish();
     }
     let out = out.to_owned();
-    let pair = tokio::task::spawn_blocking(move || SnapshotPair::open(out)).await.map_err(|_| Error::WorkerLost)??;
+    let pair = tokio::task::spawn_blocking(move || SnapshotPair::open(out))
+        .await
+        .map_err(|_| Error::WorkerLost)??;
     Ok(Exported { pair, standing })
 }
 

@@ -42,7 +42,9 @@ impl Migration {
             AnyPool::Postgres(_) => Tunables::default(),
             // One writer at a time: a second worker would only wait. A batch shuts everybody else out, and who waits is
             // not queued there, so batches are short and half of the time is left to others.
-            AnyPool::Sqlite(_) => Tunables { workers: 1, batch_ms: 20, work_percent: 50, ..Tunables::default() },
+            AnyPool::Sqlite(_) => {
+                Tunables { workers: 1, batch_ms: 20, work_percent: 50, ..Tunables::default() }
+            }
         };
         Migration {
             control: database.control.clone(),
@@ -66,8 +68,12 @@ impl Migration {
 
     /// Which way differences are mended where the migration stands.
     pub(crate) fn flow(&self, phase: Phase) -> Result<Flow> {
-        flow(phase, !self.subject.plan.reverse().is_empty())
-            .map_err(|(why, hint)| Error::WrongPhase { migration: self.name().to_owned(), phase, why, hint })
+        flow(phase, !self.subject.plan.reverse().is_empty()).map_err(|(why, hint)| Error::WrongPhase {
+            migration: self.name().to_owned(),
+            phase,
+            why,
+            hint,
+        })
     }
 }
 

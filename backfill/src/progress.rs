@@ -172,7 +172,8 @@ fn measured(stage: Stage, state: &State, elapsed: Duration) -> Update {
     let seconds = elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { done.saturating_sub(base) as f64 / seconds } else { 0.0 };
     let left = total.map(|total| total.saturating_sub(done));
-    let eta = left.filter(|_| rate > 0.0).and_then(|left| Duration::try_from_secs_f64(left as f64 / rate).ok());
+    let eta =
+        left.filter(|_| rate > 0.0).and_then(|left| Duration::try_from_secs_f64(left as f64 / rate).ok());
     Update { stage, done, total, rate, eta, waiting: state.waiting.clone() }
 }
 

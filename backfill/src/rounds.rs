@@ -120,7 +120,13 @@ async fn unfinished(migration: &Migration, epoch: i64) -> Result<Option<PathBuf>
     if job.requested == Request::Cancel {
         return Ok(None);
     }
-    Err(Error::JobInTheWay { migration: migration.name().to_owned(), kind, job: id, state, source_path: source })
+    Err(Error::JobInTheWay {
+        migration: migration.name().to_owned(),
+        kind,
+        job: id,
+        state,
+        source_path: source,
+    })
 }
 
 /// Removes the rounds that nobody needs any more.

@@ -21,7 +21,13 @@ pub(crate) fn scope_keys(plan: &Plan, rows: &RecordBatch) -> Result<Vec<Key>> {
         let column = rows.column_by_name(name).ok_or_else(|| Error::KeyColumnAbsent {
             side: crate::snapshot::Side::New,
             column: name.clone(),
-            found: rows.schema_ref().fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
+            found: rows
+                .schema_ref()
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
         })?;
         values(column)
     });
@@ -40,10 +46,12 @@ fn values(column: &ArrayRef) -> Result<Vec<KeyValue>> {
         }
         DataType::FixedSizeBinary(16) => {
             let column = column.as_fixed_size_binary();
-            (0..rows).map(|row| Uuid::from_slice(column.value(row)).map_or_else(
-                |_| KeyValue::Bytes(column.value(row).to_vec()),
-                KeyValue::Uuid,
-            )).collect()
+            (0..rows)
+                .map(|row| {
+                    Uuid::from_slice(column.value(row))
+                        .map_or_else(|_| KeyValue::Bytes(column.value(row).to_vec()), KeyValue::Uuid)
+                })
+                .collect()
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             let column = cast(column, &DataType::Binary).map_err(Error::arrow("read keys"))?;
@@ -62,7 +70,9 @@ fn values(column: &ArrayRef) -> Result<Vec<KeyValue>> {
                 .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f+00"));
             let text = ArrayFormatter::try_new(column, &options).map_err(Error::arrow("read keys"))?;
             (0..rows)
-                .map(|row| text.value(row).try_to_string().map(KeyValue::Text).map_err(Error::arrow("read keys")))
+                .map(|row| {
+                    text.value(row).try_to_string().map(KeyValue::Text).map_err(Error::arrow("read keys"))
+                })
                 .collect::<Result<_>>()?
         }
     })

@@ -48,11 +48,8 @@ impl Workspace {
         let folder = root.join(migration);
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let path = folder.join(LOCK_FILE);
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(Error::io("create", &path))?;
+        let lock =
+            File::options().create(true).append(true).open(&path).map_err(Error::io("create", &path))?;
         match lock.try_lock() {
             Ok(()) => Ok(Workspace { folder, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::FolderInUse { path: folder }),

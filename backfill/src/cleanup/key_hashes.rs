@@ -90,7 +90,8 @@ pub(super) fn projected(plan: &Plan, rows: &RecordBatch) -> Result<HashMap<Key, 
 
 fn rows(plan: &Plan, batch: &RecordBatch) -> Result<Vec<(Key, u64)>> {
     let keys = scope_keys(plan, batch)?;
-    let hashes = batch.column_by_name(ROW_HASH_COLUMN).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    let hashes =
+        batch.column_by_name(ROW_HASH_COLUMN).and_then(|column| column.as_primitive_opt::<UInt64Type>());
     let hashes = hashes.ok_or_else(|| Error::ColumnType {
         column: ROW_HASH_COLUMN.to_owned(),
         data_type: "not there".to_owned(),

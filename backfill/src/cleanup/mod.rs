@@ -84,14 +84,23 @@ pub async fn cleanup(
             let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;
             if standing.epoch != epoch {
                 let (from, to) = (epoch.0, standing.epoch.0);
-                return Err(Error::MovedOn { migration: migration.name().to_owned(), what: "cleanup", from, to });
+                return Err(Error::MovedOn {
+                    migration: migration.name().to_owned(),
+                    what: "cleanup",
+                    from,
+                    to,
+                });
             }
             let baseline = Baseline::find(migration, options.baseline.as_deref(), &pair).await?;
             let plan = planned(migration, pair, baseline, round.work(), progress, cancel).await?;
             (round, plan)
         }
     };
-    let job = if plan.chunks.is_empty() { None } else { Some(retire(migration, epoch, &round, &plan, options, progress, cancel).await?) };
+    let job = if plan.chunks.is_empty() {
+        None
+    } else {
+        Some(retire(migration, epoch, &round, &plan, options, progress, cancel).await?)
+    };
     let left = last_scan::last_scan(migration, job.as_ref(), &plan.baseline, progress, cancel).await?;
     prune(migration, &workspace, &round).await?;
     Ok(Cleaned {
@@ -116,7 +125,9 @@ async fn permitted(migration: &Migration) -> Result<Epoch> {
     };
     match standing.phase {
         Phase::NewOnly => {}
-        Phase::Complete => return Err(refused("the old data has been removed", "nothing is left to be done")),
+        Phase::Complete => {
+            return Err(refused("the old data has been removed", "nothing is left to be done"));
+        }
         _ => {
             return Err(refused(
                 "the old store is still read or written, so that nothing may be removed from it",
@@ -135,7 +146,8 @@ async fn permitted(migration: &Migration) -> Result<Epoch> {
 /// mean nothing without it, and everything that it has left is found again.
 async fn unfinished(migration: &Migration, epoch: Epoch) -> Result<Option<(Round, WorkPlan)>> {
     let jobs = migration.queue.jobs(migration.subject.id).await?;
-    let Some(job) = jobs.into_iter().find(|job| job.kind == JobKind::Cleanup && !job.state.is_finished()) else {
+    let Some(job) = jobs.into_iter().find(|job| job.kind == JobKind::Cleanup && !job.state.is_finished())
+    else {
         return Ok(None);
     };
     let plan = match WorkPlan::read(&job.source) {

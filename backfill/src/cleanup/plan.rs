@@ -84,10 +84,11 @@ impl WorkPlan {
     /// The candidates of a chunk, in key order.
     pub(super) fn load(&self, folder: &Path, number: usize) -> Result<Vec<Candidate>> {
         let chunks = self.chunks.len();
-        let file = self
-            .chunks
-            .get(number)
-            .ok_or_else(|| Error::ChunkAbsent { path: folder.to_owned(), asked: number, chunks })?;
+        let file = self.chunks.get(number).ok_or_else(|| Error::ChunkAbsent {
+            path: folder.to_owned(),
+            asked: number,
+            chunks,
+        })?;
         let path = folder.join(&file.name);
         let corrupt = |detail: String| Error::corrupt(&path, None)(detail);
         let bytes = Bytes::from(fs::read(&path).map_err(Error::io("read", &path))?);
@@ -100,7 +101,8 @@ impl WorkPlan {
         let mut candidates = Vec::new();
         for batch in reader {
             let batch = batch.map_err(|error| corrupt(error.to_string()))?;
-            candidates.extend(decode(&batch).ok_or_else(|| corrupt("it is not what a cleanup writes".into()))?);
+            candidates
+                .extend(decode(&batch).ok_or_else(|| corrupt("it is not what a cleanup writes".into()))?);
         }
         Ok(candidates)
     }
@@ -152,9 +154,13 @@ fn write_chunk(out: &Path, index: usize, candidates: &[Candidate]) -> Result<Wor
     let keys: BinaryArray = candidates.iter().map(|candidate| Some(candidate.key.to_bytes())).collect();
     let baseline: UInt64Array = candidates.iter().map(|candidate| candidate.baseline).collect();
     let new: UInt64Array = candidates.iter().map(|candidate| candidate.new).collect();
-    let columns: [(&str, ArrayRef, bool); 3] =
-        [("key", Arc::new(keys), false), ("baseline", Arc::new(baseline), true), ("new", Arc::new(new), true)];
-    let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(Error::arrow("write a cleanup's work"))?;
+    let columns: [(&str, ArrayRef, bool); 3] = [
+        ("key", Arc::new(keys), false),
+        ("baseline", Arc::new(baseline), true),
+        ("new", Arc::new(new), true),
+    ];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns).map_err(Error::arrow("write a cleanup's work"))?;
     let file = DurableFile::create(path.clone())?;
     let mut writer =
         ArrowWriter::try_new(file, batch.schema(), None).map_err(Error::parquet_write(path.clone()))?;
@@ -232,7 +238,10 @@ mod tests {
         assert!(candidate(1, Some(5), None).permits(5));
         assert!(candidate(1, Some(5), Some(6)).permits(6));
         assert!(!candidate(1, Some(5), Some(6)).permits(7));
-        assert!(!candidate(1, None, None).permits(0), "a key that nobody vouched for is left, whatever its hash");
+        assert!(
+            !candidate(1, None, None).permits(0),
+            "a key that nobody vouched for is left, whatever its hash"
+        );
     }
 
     #[test]

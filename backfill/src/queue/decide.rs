@@ -76,9 +76,12 @@ pub(super) fn afterwards(attempts: u32, ending: &Ending) -> Afterwards<'_> {
     match ending {
         Ending::Done => Afterwards { state: "done", attempts, rest, error: None },
         Ending::Released => Afterwards { state: "open", attempts, rest, error: None },
-        Ending::Failed { error } if attempts + 1 < ATTEMPTS_MAX => {
-            Afterwards { state: "open", attempts: attempts + 1, rest: backoff(attempts + 1), error: Some(error) }
-        }
+        Ending::Failed { error } if attempts + 1 < ATTEMPTS_MAX => Afterwards {
+            state: "open",
+            attempts: attempts + 1,
+            rest: backoff(attempts + 1),
+            error: Some(error),
+        },
         Ending::Failed { error } | Ending::GivenUp { error } => {
             Afterwards { state: "failed", attempts: attempts + 1, rest, error: Some(error) }
         }
@@ -104,7 +107,11 @@ mod tests {
         assert_eq!(settled(Running, Request::Run, chunks(0, 1, 9, 0)), Running);
         assert_eq!(settled(Running, Request::Run, chunks(0, 0, 10, 0)), Done);
         assert_eq!(settled(Running, Request::Run, chunks(0, 0, 9, 1)), Failed);
-        assert_eq!(settled(Running, Request::Run, chunks(0, 0, 0, 0)), Done, "a job without chunks has nothing to do");
+        assert_eq!(
+            settled(Running, Request::Run, chunks(0, 0, 0, 0)),
+            Done,
+            "a job without chunks has nothing to do"
+        );
         assert_eq!(settled(Running, Request::Pause, chunks(0, 0, 10, 0)), Done);
     }
 

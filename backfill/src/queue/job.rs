@@ -309,7 +309,8 @@ mod tests {
 
     #[test]
     fn tunables_stay_within_what_is_sensible() {
-        let wild = Tunables { workers: 0, batch_keys_max: u32::MAX, batch_ms: 0, work_percent: 900 }.clamped();
+        let wild =
+            Tunables { workers: 0, batch_keys_max: u32::MAX, batch_ms: 0, work_percent: 900 }.clamped();
         assert_eq!(wild, Tunables { workers: 1, batch_keys_max: 10_000, batch_ms: 5, work_percent: 100 });
         assert_eq!(Tunables::default().clamped(), Tunables::default());
     }

@@ -24,7 +24,8 @@ use crate::error::Result;
 
 pub use decide::{Change, ChunkCounts, backoff, settled};
 pub use job::{
-    Checkpoint, Claim, Ending, Job, JobId, JobKind, JobSpec, JobState, Lease, Opened, Request, Tunables, Waiting,
+    Checkpoint, Claim, Ending, Job, JobId, JobKind, JobSpec, JobState, Lease, Opened, Request, Tunables,
+    Waiting,
 };
 pub use owner::Owner;
 pub use postgres::PostgresQueue;

@@ -38,8 +38,7 @@ impl Owner {
         let (Some(nonce), Some(pid), Some(host)) = (parts.next(), parts.next(), parts.next()) else {
             return false;
         };
-        let (Ok(pid), Some(Ok(then))) =
-            (pid.parse::<u32>(), nonce.split('-').next().map(str::parse::<u64>))
+        let (Ok(pid), Some(Ok(then))) = (pid.parse::<u32>(), nonce.split('-').next().map(str::parse::<u64>))
         else {
             return false;
         };

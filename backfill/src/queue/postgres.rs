@@ -8,7 +8,8 @@ use sqlx::{PgConnection, PgPool, Postgres, Row};
 
 use super::decide::{Change, afterwards, may_claim, settled, why_none};
 use super::{
-    Checkpoint, Claim, Ending, Job, JobId, JobSpec, JobState, Jobs, Lease, Leases, Opened, Owner, Request, decode,
+    Checkpoint, Claim, Ending, Job, JobId, JobSpec, JobState, Jobs, Lease, Leases, Opened, Owner, Request,
+    decode,
 };
 use crate::error::{Error, Result};
 

@@ -10,9 +10,7 @@ use crossfade_migration_core::control::MigrationId;
 use sqlx::{Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::decide::{Change, afterwards, may_claim, settled, why_none};
-use super::{
-    Checkpoint, Claim, Ending, Job, JobId, JobSpec, JobState, Jobs, Lease, Leases, Opened, Owner, Request, decode,
-};
+use super::{Checkpoint, Claim, Ending, Job, JobId, JobSpec, Jobs, Lease, Leases, Opened, Owner, decode};
 use crate::error::{Error, Result};
 
 /// The job queue in SQLite.
@@ -108,12 +106,14 @@ impl Jobs for SqliteQueue {
         .await
         .map_err(Error::database("making a job"))?;
         let id = JobId(made.last_insert_rowid());
-        sqlx::query("insert into crossfade_chunk (job, number, keys) select ?1, key, value from json_each(?2)")
-            .bind(id.0)
-            .bind(serde_json::Value::from(spec.chunks.clone()).to_string())
-            .execute(&mut *transaction)
-            .await
-            .map_err(Error::database("making a job's chunks"))?;
+        sqlx::query(
+            "insert into crossfade_chunk (job, number, keys) select ?1, key, value from json_each(?2)",
+        )
+        .bind(id.0)
+        .bind(serde_json::Value::from(spec.chunks.clone()).to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(Error::database("making a job's chunks"))?;
         settle(&mut transaction, id).await?;
         let job = read(&mut transaction, id).await?;
         transaction.commit().await.map_err(Error::database("making a job"))?;

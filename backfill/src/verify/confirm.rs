@@ -100,7 +100,12 @@ impl Second<'_> {
             match self.migration.store.recheck(&self.migration.subject, self.epoch, keys).await {
                 Ok(found) => return Ok(found),
                 Err(CoreError::StaleEpoch { migration, expected, found }) => {
-                    return Err(Error::MovedOn { migration, what: "verification", from: expected.0, to: found.0 });
+                    return Err(Error::MovedOn {
+                        migration,
+                        what: "verification",
+                        from: expected.0,
+                        to: found.0,
+                    });
                 }
                 Err(error) if error.is_retryable() && attempt < RETRIES_MAX => {
                     self.meter.wait(Wait::Retry { error: error.to_string() });
@@ -121,7 +126,13 @@ struct Written {
 
 impl Written {
     /// Writes the findings of a chunk whose keys are among `differing`.
-    fn take(mut self, findings: &Findings, index: usize, plan: &Plan, differing: &HashSet<Key>) -> Result<Self> {
+    fn take(
+        mut self,
+        findings: &Findings,
+        index: usize,
+        plan: &Plan,
+        differing: &HashSet<Key>,
+    ) -> Result<Self> {
         for batch in findings.findings(index)? {
             let batch = batch?;
             let writer = match &mut self.writer {
@@ -133,7 +144,8 @@ impl Written {
             }
             let keys = scope_keys(plan, &scope_rows(findings, &batch)?)?;
             let still: BooleanArray = keys.iter().map(|key| Some(differing.contains(key))).collect();
-            let kept = filter_record_batch(&batch, &still).map_err(Error::arrow("pick confirmed findings"))?;
+            let kept =
+                filter_record_batch(&batch, &still).map_err(Error::arrow("pick confirmed findings"))?;
             let kinds = kept.column(0).as_string::<i32>();
             for kind in kinds.iter().flatten() {
                 if let Some(position) = KINDS.iter().position(|known| known.name() == kind) {

@@ -150,7 +150,8 @@ pub(crate) async fn confirm(
     } else {
         let findings = Findings::open(round.findings())?;
         let out = round.confirmed();
-        let confirmed = confirm::confirmed(migration, standing.epoch, findings, out, progress, cancel).await?;
+        let confirmed =
+            confirm::confirmed(migration, standing.epoch, findings, out, progress, cancel).await?;
         Differences::of(&confirmed, &round.confirmed())
     };
     let verification = Verification {
@@ -175,8 +176,15 @@ pub(crate) async fn confirm(
         "snapshot": verification.snapshot,
         "findings": verification.differences.findings,
     });
-    record(migration, EvidenceKind::Verification, standing, verification.differences.found(), began.elapsed(), details)
-        .await?;
+    record(
+        migration,
+        EvidenceKind::Verification,
+        standing,
+        verification.differences.found(),
+        began.elapsed(),
+        details,
+    )
+    .await?;
     Ok(verification)
 }
 

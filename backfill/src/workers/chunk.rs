@@ -99,7 +99,8 @@ impl<W: ChunkWork> Crew<'_, W> {
                 return Outcome::Stopped;
             }
             let tunables = self.tunables();
-            let batch = &rest[..pace.keys(tunables.batch_keys_max as usize).min(self.work.run(rest)).min(rest.len())];
+            let batch =
+                &rest[..pace.keys(tunables.batch_keys_max as usize).min(self.work.run(rest)).min(rest.len())];
             let started = Instant::now();
             match self.retried(|| self.work.batch(batch)).await {
                 Ok(done) => {
@@ -111,7 +112,9 @@ impl<W: ChunkWork> Crew<'_, W> {
                     self.sleep(rest_after(worked, tunables.work_percent)).await;
                 }
                 // One of the keys is at fault: find out which.
-                Err(error) if classify(&error) == Failure::ChunkForGood && batch.len() > 1 => pace.failed(batch.len()),
+                Err(error) if classify(&error) == Failure::ChunkForGood && batch.len() > 1 => {
+                    pace.failed(batch.len())
+                }
                 Err(Error::Core(source)) if classify_core(&source) == Failure::ChunkForGood => {
                     let key = self.work.key(&batch[0]);
                     return Outcome::Failed(Error::Key { action: W::ACTION, key, source });
@@ -194,11 +197,18 @@ fn classify_core(error: &CoreError) -> Failure {
             // The database said no to these rows, unless it is shutting down (57P01 to 57P05), out of connections or
             // space (class 53), or has lost its connection (class 08).
             sqlx::Error::Database(error) => match error.code().as_deref() {
-                Some(code) if ["57P", "53", "08"].iter().any(|class| code.len() == 5 && code.starts_with(class)) => {
+                Some(code)
+                    if ["57P", "53", "08"].iter().any(|class| code.len() == 5 && code.starts_with(class)) =>
+                {
                     Failure::Process
                 }
                 // SQLite: no rights, read-only, I/O error, corrupt, full, cannot open, no database.
-                Some(code) if matches!(code.parse::<i32>().map(|code| code & 0xff), Ok(3 | 8 | 10 | 11 | 13 | 14 | 26)) && code.len() < 5 => {
+                Some(code)
+                    if matches!(
+                        code.parse::<i32>().map(|code| code & 0xff),
+                        Ok(3 | 8 | 10 | 11 | 13 | 14 | 26)
+                    ) && code.len() < 5 =>
+                {
                     Failure::Process
                 }
                 _ => Failure::ChunkForGood,

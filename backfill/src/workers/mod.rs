@@ -85,7 +85,9 @@ pub(crate) async fn work_off<W: ChunkWork>(
     loop {
         // Also where somebody has tuned the job to more workers meanwhile.
         if !crew.is_stopping() {
-            for index in (0..crew.tunables().workers).filter(|index| !manned.contains(index)).collect::<Vec<_>>() {
+            for index in
+                (0..crew.tunables().workers).filter(|index| !manned.contains(index)).collect::<Vec<_>>()
+            {
                 manned.insert(index);
                 let worker = crew.worker(index);
                 workers.push(async move { (index, worker.await) });
