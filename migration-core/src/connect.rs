@@ -1,5 +1,8 @@
 //! From a URL to everything that is done with a database: the one place that chooses an engine.
 
+mod postgres;
+mod sqlite;
+
 use std::sync::Arc;
 
 use sqlx::Pool;
@@ -12,7 +15,7 @@ use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::mirror::Mirror;
 use crate::rows::Rows;
-use crate::url::DatabaseUrl;
+use crate::url::{DatabaseUrl, EngineKind};
 use crate::work::Workbench;
 
 /// A connected database, seen through one engine.
@@ -36,6 +39,9 @@ impl<DB: sqlx::Database> Clone for Connected<DB> {
 pub trait Engine: Mirror {
     /// Connects to the database.
     fn connect(url: &DatabaseUrl) -> futures::future::BoxFuture<'_, Result<Pool<Self>>>;
+
+    /// The database behind a pool that the application has made.
+    fn database(pool: Pool<Self>) -> AnyDatabase;
 }
 
 /// The control store: everything that crossfade itself keeps.
@@ -68,4 +74,29 @@ pub enum AnyPool {
     Postgres(Pool<sqlx::Postgres>),
     /// SQLite.
     Sqlite(Pool<sqlx::Sqlite>),
+}
+
+impl AnyDatabase {
+    /// Connects to the database that the URL names.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn connect(url: &DatabaseUrl) -> Result<AnyDatabase> {
+        Ok(match url.engine() {
+            EngineKind::Postgres => Self::postgres(sqlx::Postgres::connect(url).await?, url.clone()),
+            EngineKind::Sqlite => Self::sqlite(sqlx::Sqlite::connect(url).await?, url.clone()),
+        })
+    }
+
+    /// The database behind a pool of Postgres connections.
+    pub fn postgres(pool: Pool<sqlx::Postgres>, url: DatabaseUrl) -> AnyDatabase {
+        let connected = Arc::new(Connected { pool: pool.clone(), url: url.clone() });
+        AnyDatabase { control: connected.clone(), store: connected, url, pool: AnyPool::Postgres(pool) }
+    }
+
+    /// The database behind a pool of SQLite connections.
+    pub fn sqlite(pool: Pool<sqlx::Sqlite>, url: DatabaseUrl) -> AnyDatabase {
+        let connected = Arc::new(Connected { pool: pool.clone(), url: url.clone() });
+        AnyDatabase { control: connected.clone(), store: connected, url, pool: AnyPool::Sqlite(pool) }
+    }
 }

@@ -50,6 +50,15 @@ pub enum Error {
         table: TableName,
     },
 
+    /// Something of this name that rows cannot be moved out of or into.
+    #[error("{table} is {kind}, not a table")]
+    NotATable {
+        /// The name.
+        table: TableName,
+        /// What it is: "a view", for one.
+        kind: String,
+    },
+
     /// A statement of the manifest that the database does not understand.
     #[error("the database does not accept {what}: {message}")]
     Query {
@@ -254,6 +263,9 @@ impl Error {
             Error::NoTable { table } => format!(
                 "create {table}, or mend its name in the manifest (schema.table, where it is not on the search path)"
             ),
+            Error::NotATable { .. } => {
+                "name the table behind it: rows are locked, keyed and compared there".to_owned()
+            }
             Error::Query { .. } => {
                 "try the statement in the database's own shell, with a key in place of :keys".to_owned()
             }

@@ -53,6 +53,30 @@ impl Key {
         }
         bytes
     }
+
+    /// The key that [`Key::to_bytes`] gave these bytes, for people. Bytes that no key gives are spelt in
+    /// hexadecimal.
+    pub fn spell(bytes: &[u8]) -> String {
+        Self::from_bytes(bytes).unwrap_or_else(|| KeyValue::Bytes(bytes.to_vec()).into()).to_string()
+    }
+
+    fn from_bytes(mut bytes: &[u8]) -> Option<Key> {
+        let mut values = Vec::new();
+        while let Some((tag, rest)) = bytes.split_first() {
+            let (length, rest) = rest.split_first_chunk::<8>()?;
+            let (content, rest) =
+                rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+            values.push(match tag {
+                1 => KeyValue::Int(i64::from_le_bytes(content.try_into().ok()?)),
+                2 => KeyValue::Text(String::from_utf8(content.to_vec()).ok()?),
+                3 => KeyValue::Uuid(Uuid::from_slice(content).ok()?),
+                4 => KeyValue::Bytes(content.to_vec()),
+                _ => return None,
+            });
+            bytes = rest;
+        }
+        Some(Key(values))
+    }
 }
 
 impl fmt::Display for KeyValue {
@@ -168,5 +192,7 @@ mod tests {
     fn keys_read_well() {
         assert_eq!(Key::from(42).to_string(), "42");
         assert_eq!(Key::from(("acme", 7)).to_string(), "(acme, 7)");
+        assert_eq!(Key::spell(&Key::from(("acme", 7)).to_bytes()), "(acme, 7)");
+        assert_eq!(Key::spell(&[9, 9]), "\\x0909");
     }
 }

@@ -53,7 +53,8 @@ impl Plan {
         new: &TableSchema,
         projected: &[String],
     ) -> std::result::Result<Plan, Vec<Misfit>> {
-        let misfits = misfits(manifest, old, new, projected);
+        let mut misfits = table_misfits(manifest, old, new);
+        misfits.extend(projection_misfits(manifest, new, projected));
         if !misfits.is_empty() {
             return Err(misfits);
         }
@@ -86,12 +87,14 @@ impl Plan {
     pub async fn read(manifest: &Manifest, catalog: &dyn Catalog) -> Result<Plan> {
         let old = catalog.table(&manifest.old().table).await?;
         let new = catalog.table(&manifest.new_table().table).await?;
-        // No key equals NULL, whatever the key's type and however many columns it has.
-        let keys = vec!["null"; manifest.old().key.len()].join(", ");
-        let projected =
-            catalog.columns_of(&manifest.mapping().projection.render(&format!("select {keys}"))).await?;
-        Plan::new(manifest, &old, &new, &projected)
-            .map_err(|misfits| Error::Misfit { migration: manifest.name().to_owned(), misfits })
+        let misfit = |misfits| Error::Misfit { migration: manifest.name().to_owned(), misfits };
+        // Without its key columns the projection cannot be asked, and the tables' own faults say more
+        // than the database's words about a column that is not there.
+        let key: Option<Vec<_>> = manifest.old().key.iter().map(|name| old.column(name)).collect();
+        let key = key.ok_or_else(|| misfit(table_misfits(manifest, &old, &new)))?;
+        let query = manifest.mapping().projection.render(&catalog.no_keys(&key));
+        let projected = catalog.columns_of(&query).await?;
+        Plan::new(manifest, &old, &new, &projected).map_err(misfit)
     }
 
     /// The migration's name.
@@ -194,13 +197,15 @@ fn coerce(value: &KeyValue, kind: ColumnKind) -> Option<KeyValue> {
         (KeyValue::Text(text), ColumnKind::Int) => text.trim().parse().ok().map(KeyValue::Int),
         (KeyValue::Text(text), ColumnKind::Uuid) => text.parse().ok().map(KeyValue::Uuid),
         (KeyValue::Bytes(bytes), ColumnKind::Uuid) => uuid::Uuid::from_slice(bytes).ok().map(KeyValue::Uuid),
+        (KeyValue::Uuid(uuid), ColumnKind::Bytes) => Some(KeyValue::Bytes(uuid.as_bytes().to_vec())),
         (KeyValue::Bytes(_), _) | (_, ColumnKind::Int | ColumnKind::Uuid | ColumnKind::Bytes) => None,
         (KeyValue::Text(_), _) => Some(value.clone()),
         (KeyValue::Int(_) | KeyValue::Uuid(_), _) => Some(KeyValue::Text(value.to_string())),
     }
 }
 
-fn misfits(manifest: &Manifest, old: &TableSchema, new: &TableSchema, projected: &[String]) -> Vec<Misfit> {
+/// How the tables do not fit what the manifest says of them, whatever its statements.
+fn table_misfits(manifest: &Manifest, old: &TableSchema, new: &TableSchema) -> Vec<Misfit> {
     let mut found = Vec::new();
     let mut misfit = |message: String, hint: &str| found.push(Misfit { message, hint: hint.to_owned() });
     let (old_table, new_table) = (manifest.old(), manifest.new_table());
@@ -237,6 +242,28 @@ fn misfits(manifest: &Manifest, old: &TableSchema, new: &TableSchema, projected:
         );
     }
 
+    for (old_name, new_name) in old_table.key.iter().zip(&new_table.scope) {
+        let (Some(old_column), Some(new_column)) = (old.column(old_name), new.column(new_name)) else {
+            continue;
+        };
+        if old_column.kind != new_column.kind {
+            misfit(
+                format!(
+                    "{}.{old_name} is {} and {}.{new_name}, which should hold it, is {}",
+                    old.name, old_column.sql_type, new.name, new_column.sql_type
+                ),
+                "give the scope column the old key's type",
+            );
+        }
+    }
+    found
+}
+
+/// How the projection's columns do not fit the new table.
+fn projection_misfits(manifest: &Manifest, new: &TableSchema, projected: &[String]) -> Vec<Misfit> {
+    let mut found = Vec::new();
+    let mut misfit = |message: String, hint: &str| found.push(Misfit { message, hint: hint.to_owned() });
+    let new_table = manifest.new_table();
     for (index, column) in projected.iter().enumerate() {
         if projected[..index].contains(column) {
             misfit(format!("the projection gives column {column} twice"), "name each column once, with `as`");
@@ -273,24 +300,94 @@ fn misfits(manifest: &Manifest, old: &TableSchema, new: &TableSchema, projected:
             );
         }
     }
-    for (old_name, new_name) in old_table.key.iter().zip(&new_table.scope) {
-        let (Some(old_column), Some(new_column)) = (old.column(old_name), new.column(new_name)) else {
-            continue;
-        };
-        if old_column.kind != new_column.kind {
-            misfit(
-                format!(
-                    "{}.{old_name} is {} and {}.{new_name}, which should hold it, is {}",
-                    old.name, old_column.sql_type, new.name, new_column.sql_type
-                ),
-                "give the scope column the old key's type",
-            );
-        }
-    }
     found
 }
 
 fn columns_hint(schema: &TableSchema) -> String {
     let names: Vec<_> = schema.columns.iter().map(|column| column.name.as_str()).collect();
     format!("its columns are {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Two tables, and a database that repeats the query it is asked about.
+    struct Tables {
+        key: &'static [(&'static str, &'static str)],
+    }
+
+    fn column(name: &str, sql_type: &str) -> ColumnSchema {
+        ColumnSchema {
+            name: name.to_owned(),
+            sql_type: sql_type.to_owned(),
+            kind: ColumnKind::Int,
+            nullable: false,
+            has_default: false,
+            generated: false,
+        }
+    }
+
+    #[async_trait]
+    impl Catalog for Tables {
+        async fn table(&self, name: &TableName) -> Result<TableSchema> {
+            Ok(TableSchema {
+                name: name.clone(),
+                columns: self.key.iter().map(|(name, sql_type)| column(name, sql_type)).collect(),
+                primary_key: self.key.iter().map(|(name, _)| (*name).to_owned()).collect(),
+                unique_keys: Vec::new(),
+                rows_estimate: 0,
+            })
+        }
+
+        fn no_keys(&self, key: &[&ColumnSchema]) -> String {
+            let columns: Vec<_> =
+                key.iter().map(|column| format!("{} {}", column.name, column.sql_type)).collect();
+            format!("no {}", columns.join(" and "))
+        }
+
+        async fn columns_of(&self, query: &str) -> Result<Vec<String>> {
+            Err(Error::Query { what: "the projection".to_owned(), message: query.trim().to_owned() })
+        }
+    }
+
+    fn manifest(key: &str) -> Manifest {
+        let text = format!(
+            r#"
+name = "m"
+[old]
+url = "env:DATABASE_URL"
+table = "old"
+key = [{key}]
+[new]
+url = "env:DATABASE_URL"
+table = "new"
+scope = [{key}]
+key = [{key}]
+[mapping]
+projection = "select * from old where (a, b) in (:keys)"
+"#
+        );
+        Manifest::parse(&text, "m.toml").unwrap()
+    }
+
+    async fn refusal(key: &str, columns: &'static [(&'static str, &'static str)]) -> String {
+        Plan::read(&manifest(key), &Tables { key: columns }).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn the_dry_run_asks_for_no_key() {
+        let asked = refusal(r#""a", "b""#, &[("a", "bigint"), ("b", "text")]).await;
+        assert!(asked.ends_with("in (no a bigint and b text)"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_key_column_that_is_not_there_is_named_before_the_database_is_asked() {
+        let refused = refusal(r#""a", "c""#, &[("a", "bigint"), ("b", "text")]).await;
+        assert!(refused.contains("old.key: table old has no column c"), "{refused}");
+        assert!(refused.contains("new: table new has no column c"), "{refused}");
+        assert!(!refused.contains("select"), "{refused}");
+    }
 }

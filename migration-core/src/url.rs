@@ -84,6 +84,11 @@ impl DatabaseUrl {
         Ok(DatabaseUrl { text: text.to_owned(), engine })
     }
 
+    /// A stand-in for the URL of a pool that the application has made: it is only ever shown.
+    pub(crate) fn of_application(engine: EngineKind) -> DatabaseUrl {
+        DatabaseUrl { text: format!("the application's {engine} database"), engine }
+    }
+
     /// The engine behind it.
     pub fn engine(&self) -> EngineKind {
         self.engine

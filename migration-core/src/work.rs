@@ -6,9 +6,8 @@ use serde::Serialize;
 
 use crate::connect::{Connected, Engine};
 use crate::error::{Error, Result};
-use crate::fence::Fence;
 use crate::key::Key;
-use crate::mirror::{Direction, Mirror, Mirrored, Subject};
+use crate::mirror::{Direction, Mirrored, Subject};
 use crate::phase::{Epoch, Mirroring, Standing};
 
 /// What a job has done to a batch of keys in one transaction.
@@ -58,6 +57,9 @@ pub trait Workbench: Send + Sync {
 
     /// The keys that still differ when both stores are locked for them.
     async fn recheck(&self, subject: &Subject, epoch: Epoch, keys: &[Key]) -> Result<Vec<Key>>;
+
+    /// Retires the keys whose projection still equals their new rows.
+    async fn retire_equal(&self, subject: &Subject, epoch: Epoch, keys: &[Key]) -> Result<Retired>;
 
     /// Retires the keys that `judge` picks from what their projection gives under lock.
     async fn retire(
@@ -119,6 +121,16 @@ impl<DB: Engine> Workbench for Connected<DB> {
         DB::retire(&mut transaction, subject, &retired).await?;
         commit(transaction, "committing a retired batch").await?;
         let left = keys.iter().filter(|key| !retired.contains(key)).cloned().collect();
+        Ok(Retired { retired, left })
+    }
+
+    async fn retire_equal(&self, subject: &Subject, epoch: Epoch, keys: &[Key]) -> Result<Retired> {
+        let mut transaction = DB::begin_write(&self.pool).await?;
+        DB::fence(&mut transaction, subject.id, subject.plan.name(), Some(epoch)).await?;
+        let left = DB::differing(&mut transaction, subject, keys).await?;
+        let retired: Vec<_> = keys.iter().filter(|key| !left.contains(key)).cloned().collect();
+        DB::retire(&mut transaction, subject, &retired).await?;
+        commit(transaction, "committing a retired batch").await?;
         Ok(Retired { retired, left })
     }
 

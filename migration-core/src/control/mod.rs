@@ -2,8 +2,9 @@
 //!
 //! Standings change by compare-and-set under the fence; the audit is only ever added to.
 
-mod postgres;
-mod sqlite;
+pub(crate) mod postgres;
+mod schema;
+pub(crate) mod sqlite;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 //! transactions in flight, and what begins later sees the new standing (I2).
 
 pub(crate) mod postgres;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use futures::future::BoxFuture;
 use sqlx::{Database, Pool, Transaction};

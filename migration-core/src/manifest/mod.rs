@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use crate::gate::Thresholds;
 use crate::template::{Template, TemplateError};
-use crate::url::StoreUrl;
+use crate::url::{DatabaseUrl, StoreUrl};
 use document::Document;
 
 /// A migration's definition, checked as far as its text allows.
@@ -117,6 +117,24 @@ impl Manifest {
     /// Where crossfade keeps its own tables; by default the new store.
     pub fn control(&self) -> &StoreUrl {
         self.control.as_ref().unwrap_or(&self.new.url)
+    }
+
+    /// The one database that holds both tables and crossfade's own.
+    ///
+    /// # Errors
+    /// When a URL's variable is not set, or the three are not the same database.
+    pub fn database(&self) -> crate::Result<DatabaseUrl> {
+        let (old, new, control) = (&self.old.url, &self.new.url, self.control());
+        let urls = [("old.url", old), ("new.url", new), ("control", control)];
+        let resolved = new.resolve()?;
+        for (what, url) in urls {
+            if url.resolve()? != resolved {
+                let what =
+                    format!("{what} is {url}, and new.url is {new}: two databases are not supported yet");
+                return Err(crate::Error::SeveralDatabases { migration: self.name.clone(), what });
+            }
+        }
+        Ok(resolved)
     }
 
     /// Where the data comes from.

@@ -4,7 +4,7 @@
 //! Locks are taken in one order everywhere: fence, then old rows in key order, then new rows.
 
 pub(crate) mod postgres;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;

@@ -1,7 +1,7 @@
 //! Rows on their way out of a store, as Arrow record batches in the plan's order.
 
 pub(crate) mod postgres;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;

@@ -1,1 +1,256 @@
+//! Rows out of Postgres: binary `copy` under an exported snapshot.
 
+mod batch;
+mod copy;
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row, Transaction, ValueRef};
+use tokio::sync::mpsc;
+
+use arrow::array::RecordBatch;
+
+use super::{ConsistentRead, Rows};
+use crate::catalog::postgres::planned_rows;
+use crate::catalog::{ColumnKind, ColumnSchema};
+use crate::connect::Connected;
+use crate::control::postgres::{control_error, no_migration};
+use crate::error::{Error, Result};
+use crate::fence::postgres::standing;
+use crate::key::Key;
+use crate::mirror::Subject;
+use crate::mirror::postgres::{bind_keys, bound_keys};
+use crate::phase::{Side, Standing};
+use crate::plan::Plan;
+use crate::quote::postgres::{list, literal, quote, table};
+use batch::Batch;
+use copy::CopyStream;
+
+#[async_trait]
+impl Rows for Connected<Postgres> {
+    async fn read_both(&self, subject: &Subject) -> Result<Box<dyn ConsistentRead>> {
+        let opening = || Error::database(format!("opening a snapshot of migration {}", subject.plan.name()));
+        let begin = "begin transaction isolation level repeatable read read only";
+        let mut transaction = self.pool.begin_with(begin).await.map_err(opening())?;
+        // This transaction idles while others read under its snapshot, which ends with it.
+        sqlx::query("set local idle_in_transaction_session_timeout = 0")
+            .execute(&mut *transaction)
+            .await
+            .map_err(opening())?;
+        // The time is the statement's start, which is before the snapshot is taken: what happened
+        // later than `began_at` need not be in it, what happened earlier is.
+        let (snapshot, point, began_at): (String, String, String) = sqlx::query_as(
+            r#"select pg_export_snapshot(), pg_current_snapshot()::text,
+                      to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#,
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(opening())?;
+        let row = sqlx::query("select phase, ramp_ppm, epoch from crossfade.migration where id = $1")
+            .bind(subject.id.0)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(control_error(&self.url, "reading a standing"))?
+            .ok_or_else(|| no_migration(subject.id))?;
+        Ok(Box::new(Snapshot {
+            plan: subject.plan.clone(),
+            options: (*self.pool.connect_options()).clone(),
+            standing: standing(&row)?,
+            point: format!("snapshot {point}"),
+            transaction,
+            snapshot,
+            began_at,
+        }))
+    }
+}
+
+/// A snapshot that is held open.
+struct Snapshot {
+    plan: Plan,
+    options: PgConnectOptions,
+    /// Idles, and holds the snapshot.
+    transaction: Transaction<'static, Postgres>,
+    /// The name under which other transactions import the snapshot.
+    snapshot: String,
+    point: String,
+    began_at: String,
+    standing: Standing,
+}
+
+#[async_trait]
+impl ConsistentRead for Snapshot {
+    fn point(&self) -> &str {
+        &self.point
+    }
+
+    fn began_at(&self) -> &str {
+        &self.began_at
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    async fn estimate(&mut self, side: Side) -> Result<u64> {
+        let query = format!("select 1 from {}", source(&self.plan, side));
+        planned_rows(&mut self.transaction, &query)
+            .await
+            .map_err(Error::database(format!("estimating the rows of {}", described(&self.plan, side))))
+    }
+
+    async fn read(&mut self, side: Side, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
+        let what = described(&self.plan, side);
+        let reading = || Error::database(format!("reading {what}"));
+        // A connection of its own, outside the pool: a copy can only be broken off by closing it.
+        let mut connection = PgConnection::connect_with(&self.options).await.map_err(reading())?;
+        let begin = format!(
+            "begin transaction isolation level repeatable read read only;
+             set transaction snapshot {};
+             -- An export takes as long as it takes, whatever the role's requests may.
+             set local statement_timeout = 0",
+            literal(&self.snapshot)
+        );
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await.map_err(reading())?;
+
+        let mut batch = Batch::new(&self.plan, what.clone());
+        let mut full = Vec::new();
+        let mut stream = CopyStream::new();
+        let copy = format!("copy ({}) to stdout (format binary)", ordered_rows(&self.plan, side));
+        let mut pieces = connection.copy_out_raw(&copy).await.map_err(reading())?;
+        while let Some(piece) = pieces.try_next().await.map_err(reading())? {
+            stream.feed(&piece, &mut batch, &mut full)?;
+            for batch in full.drain(..) {
+                if rows.send(batch).await.is_err() {
+                    return Ok(stream.rows());
+                }
+            }
+        }
+        drop(pieces);
+        let count = stream.finish()?;
+        if batch.rows() > 0 && rows.send(batch.take()?).await.is_err() {
+            return Ok(count);
+        }
+        connection.close().await.map_err(reading())?;
+        Ok(count)
+    }
+}
+
+/// What the projection gives for these keys, in the plan's order and schema, as this transaction sees it.
+pub(crate) async fn keyed_rows(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    keys: &[Key],
+) -> Result<RecordBatch> {
+    let what = format!("the projection of {}", plan.old());
+    let sql = format!(
+        "select {} from ({}) as p order by {}",
+        exported(plan, "p"),
+        plan.projection().render(&bound_keys(plan, 1)),
+        order(plan, "p"),
+    );
+    let rows = bind_keys(sqlx::query(AssertSqlSafe(sql)), plan, keys)
+        .fetch_all(connection)
+        .await
+        .map_err(Error::database(format!("reading {what}")))?;
+    collect(plan, what, &rows)
+}
+
+/// Rows of [`exported`] columns that an ordinary query with parameters gave, as one batch.
+pub(crate) fn collect(plan: &Plan, what: String, rows: &[sqlx::postgres::PgRow]) -> Result<RecordBatch> {
+    let mut batch = Batch::new(plan, what.clone());
+    for row in rows {
+        for column in 0..batch.width() {
+            let value = row.try_get_raw(column).map_err(Error::database(format!("reading {what}")))?;
+            // Queries with parameters answer in the binary format.
+            let bytes = if value.is_null() {
+                None
+            } else {
+                Some(value.as_bytes().map_err(|error| Error::Database {
+                    doing: format!("reading {what}"),
+                    source: sqlx::Error::Decode(error),
+                })?)
+            };
+            batch.push(column, bytes)?;
+        }
+        batch.end_row();
+        if !batch.fits() {
+            return Err(Error::Arrow {
+                doing: format!("reading {what}"),
+                source: arrow::error::ArrowError::OffsetOverflowError(i32::MAX as usize),
+            });
+        }
+    }
+    batch.take()
+}
+
+/// The columns of a row as they travel, each under its own name: the new column's type first, so that
+/// both sides have been through the same type, then the form that travels.
+pub(crate) fn exported(plan: &Plan, alias: &str) -> String {
+    let columns = plan.columns().iter().map(|column| {
+        format!("{} as {}", travelling(column.kind, &typed(column, alias)), quote(&column.name))
+    });
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// The order of exported rows. It sorts by the new column's type where that sorts as the form that
+/// travels does, so that an index can give the order.
+pub(crate) fn order(plan: &Plan, alias: &str) -> String {
+    let of = |name: &String| {
+        plan.columns().iter().find(|column| column.name == *name).map(|column| match column.kind {
+            ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
+                travelling(column.kind, &typed(column, alias))
+            }
+            ColumnKind::Text => format!("{} collate \"C\"", typed(column, alias)),
+            _ => typed(column, alias),
+        })
+    };
+    plan.order().iter().filter_map(of).collect::<Vec<_>>().join(", ")
+}
+
+fn typed(column: &ColumnSchema, alias: &str) -> String {
+    format!("{alias}.{}::{}", quote(&column.name), column.sql_type)
+}
+
+/// A value of a new column's type, in the form in which it travels.
+pub(crate) fn travelling(kind: ColumnKind, typed: &str) -> String {
+    match kind {
+        ColumnKind::Bool
+        | ColumnKind::Bytes
+        | ColumnKind::Uuid
+        | ColumnKind::Date
+        | ColumnKind::Timestamp
+        | ColumnKind::TimestampTz => typed.to_owned(),
+        ColumnKind::Int => format!("{typed}::int8"),
+        ColumnKind::Float => format!("{typed}::float8"),
+        // Bytewise, so that equal means equal and sorted means sorted wherever the rows arrive.
+        ColumnKind::Text => format!("{typed}::text collate \"C\""),
+        ColumnKind::Json => format!("{typed}::jsonb::text collate \"C\""),
+        ColumnKind::Numeric => format!("trim_scale({typed})::text collate \"C\""),
+        ColumnKind::Other => format!("{typed}::text collate \"C\""),
+    }
+}
+
+/// A query for all rows of one side, in order and as they travel.
+fn ordered_rows(plan: &Plan, side: Side) -> String {
+    format!("select {} from {} order by {}", exported(plan, "p"), source(plan, side), order(plan, "p"))
+}
+
+/// Where all rows of one side come from, under the alias `p`.
+fn source(plan: &Plan, side: Side) -> String {
+    match side {
+        Side::Old => {
+            let keys: Vec<String> = plan.key().iter().map(|column| column.name.clone()).collect();
+            let every_key = format!("select {} from {}", list("", &keys), table(plan.old()));
+            format!("({}) as p", plan.projection().render(&every_key))
+        }
+        Side::New => format!("{} as p", table(plan.new_table())),
+    }
+}
+
+fn described(plan: &Plan, side: Side) -> String {
+    match side {
+        Side::Old => format!("the projection of {}", plan.old()),
+        Side::New => format!("table {}", plan.new_table()),
+    }
+}

@@ -1,0 +1,597 @@
+//! The one error of this crate: what was being done, to what, why it failed and what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow::error::ArrowError;
+use crossfade_migration_core::phase::Epoch;
+use parquet::errors::ParquetError;
+
+use crate::queue::{Job, JobId, JobKind, JobSpec, JobState};
+use crate::snapshot::Side;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with snapshots, scans and findings.
+///
+/// "Absent", "unreadable" and "does not belong here" are different variants, because a caller decides
+/// differently on each of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("could not {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb ("read", "rename").
+        action: &'static str,
+        /// The file or folder it was done to.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The volume filled up while a file was being written. What was written so far is under a temporary
+    /// name and is never taken for a result.
+    #[error("no space is left for {}: {source}", path.display())]
+    DiskFull {
+        /// The file that did not fit.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Arrow refused a computation on columns.
+    #[error("could not {action}: {source}")]
+    Arrow {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// Arrow's answer.
+        source: ArrowError,
+    },
+    /// Parquet could not be written.
+    #[error("could not write {}: {source}", path.display())]
+    ParquetWrite {
+        /// The file being written.
+        path: PathBuf,
+        /// Parquet's answer.
+        source: ParquetError,
+    },
+    /// A JSON document of ours could not be written.
+    #[error("could not encode {}: {source}", path.display())]
+    Encode {
+        /// The document.
+        path: PathBuf,
+        /// The encoder's answer.
+        source: serde_json::Error,
+    },
+
+    /// There is no finished snapshot in the folder.
+    #[error("no snapshot in {}: it has no {}", path.display(), crate::snapshot::MANIFEST_FILE)]
+    SnapshotAbsent {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds a finished snapshot already.
+    #[error("{} already holds a snapshot", path.display())]
+    SnapshotPresent {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The snapshot's manifest is not what this version writes.
+    #[error("{} is not a snapshot manifest: {source}", path.display())]
+    SnapshotManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Why it could not be decoded.
+        source: serde_json::Error,
+    },
+    /// The snapshot was written in a format that this version does not know.
+    #[error("{} has format version {found}, this version reads {supported}", path.display())]
+    SnapshotVersion {
+        /// The manifest.
+        path: PathBuf,
+        /// The version it names.
+        found: u32,
+        /// The version this crate reads and writes.
+        supported: u32,
+    },
+    /// The manifest contradicts itself.
+    #[error("{} contradicts itself: {detail}", path.display())]
+    SnapshotInconsistent {
+        /// The manifest.
+        path: PathBuf,
+        /// What does not fit.
+        detail: String,
+    },
+    /// A file that the manifest names is not there.
+    #[error("{} is named by its snapshot's manifest, but absent", path.display())]
+    FileAbsent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is not as long as its manifest says.
+    #[error("{} is truncated or has grown: {found} bytes, its manifest says {expected}", path.display())]
+    FileLength {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the manifest promises.
+        expected: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// A file's content is not what was written.
+    #[error("{}{} is corrupt: {detail}", path.display(), row_group_text(*row_group))]
+    FileCorrupt {
+        /// The file.
+        path: PathBuf,
+        /// The row group, where the damage can be placed that closely.
+        row_group: Option<usize>,
+        /// What showed it.
+        detail: String,
+    },
+    /// A file has other columns than its manifest says.
+    #[error("{} does not have the columns its snapshot's manifest names: {detail}", path.display())]
+    FileSchema {
+        /// The file.
+        path: PathBuf,
+        /// The first difference.
+        detail: String,
+    },
+
+    /// The snapshot belongs to another migration.
+    #[error("{} belongs to migration {found}, not {expected}", path.display())]
+    OtherMigration {
+        /// The snapshot's folder.
+        path: PathBuf,
+        /// The migration asked for.
+        expected: String,
+        /// The migration it was taken for.
+        found: String,
+    },
+    /// The snapshot was taken under another version of the migration's manifest.
+    #[error("{} was taken under manifest {found}, the migration now has {expected}", path.display())]
+    OtherManifest {
+        /// The snapshot's folder.
+        path: PathBuf,
+        /// Hash of the manifest in force.
+        expected: String,
+        /// Hash of the manifest it was taken under.
+        found: String,
+    },
+    /// The snapshot began in an epoch that is too old to count.
+    #[error("{} began in epoch {found}, but epoch {expected} or later is needed", path.display())]
+    OlderEpoch {
+        /// The snapshot's folder.
+        path: PathBuf,
+        /// The oldest epoch that counts.
+        expected: u64,
+        /// The epoch at its start.
+        found: u64,
+    },
+    /// The two halves of a pair cannot be compared.
+    #[error("the two snapshots in {} do not belong together: {what} is {old} in old and {new} in new", path.display())]
+    SidesDiffer {
+        /// The pair's folder.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// Old's value.
+        old: String,
+        /// New's value.
+        new: String,
+    },
+
+    /// A key column that a header names is not among the columns.
+    #[error("key column {column} is not in the {side} projection, which has {found}")]
+    KeyColumnAbsent {
+        /// Whose columns.
+        side: Side,
+        /// The key column.
+        column: String,
+        /// The columns there are.
+        found: String,
+    },
+    /// A column's type has no order that is the same everywhere, so that it cannot be a key.
+    #[error("column {column} of type {data_type} cannot be a key")]
+    KeyType {
+        /// The key column.
+        column: String,
+        /// Its Arrow type.
+        data_type: String,
+    },
+    /// A column's type has no canonical encoding, so that rows with it cannot be compared.
+    #[error("column {column} of type {data_type} cannot be compared")]
+    ColumnType {
+        /// The column.
+        column: String,
+        /// Its Arrow type.
+        data_type: String,
+    },
+    /// A batch does not have the columns that the snapshot was begun with.
+    #[error("a batch for {} does not have the snapshot's columns: {detail}", path.display())]
+    BatchSchema {
+        /// The snapshot's folder.
+        path: PathBuf,
+        /// The first difference.
+        detail: String,
+    },
+    /// A key is NULL.
+    #[error("row {row} of {} has NULL in key column {column}", path.display())]
+    KeyNull {
+        /// The snapshot's folder or file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: u64,
+        /// The key column.
+        column: String,
+    },
+    /// Rows are not in ascending key order.
+    #[error("row {row} of {} is out of order: its key {key} comes after {previous}", path.display())]
+    KeyOrder {
+        /// The snapshot's folder or file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: u64,
+        /// Its key.
+        key: String,
+        /// The key before it.
+        previous: String,
+    },
+
+    /// The scan was stopped by its caller. Nothing it wrote counts as a result.
+    #[error("the scan was cancelled after {rows_done} of {rows_total} rows")]
+    Cancelled {
+        /// Rows of both sides that had been compared.
+        rows_done: u64,
+        /// Rows of both sides.
+        rows_total: u64,
+    },
+    /// The folder for the findings holds a finished scan already.
+    #[error("{} already holds the findings of a scan", path.display())]
+    FindingsPresent {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no finished scan in the folder.
+    #[error("no findings in {}: it has no {}", path.display(), crate::findings::SUMMARY_FILE)]
+    FindingsAbsent {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The scan's summary is not what this version writes.
+    #[error("{} is not a scan's summary: {source}", path.display())]
+    FindingsSummary {
+        /// The summary.
+        path: PathBuf,
+        /// Why it could not be decoded.
+        source: serde_json::Error,
+    },
+    /// The findings were written in a format that this version does not know.
+    #[error("{} has format version {found}, this version reads {supported}", path.display())]
+    FindingsVersion {
+        /// The summary.
+        path: PathBuf,
+        /// The version it names.
+        found: u32,
+        /// The version this crate reads and writes.
+        supported: u32,
+    },
+    /// A chunk was asked for that the scan did not write.
+    #[error("{} has {chunks} chunks of findings, there is no chunk {asked}", path.display())]
+    ChunkAbsent {
+        /// The findings' folder.
+        path: PathBuf,
+        /// The chunk asked for, counted from 0.
+        asked: usize,
+        /// How many there are.
+        chunks: usize,
+    },
+    /// A worker thread died. This is a bug here, not in the data.
+    #[error("a scan thread stopped without a result")]
+    WorkerLost,
+
+    /// A database, or what migration-core makes of it.
+    #[error(transparent)]
+    Core(#[from] crossfade_migration_core::Error),
+    /// A key that its database would not take.
+    #[error("could not {action} key {key}: {source}")]
+    Key {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// The key.
+        key: String,
+        /// The database's answer.
+        source: crossfade_migration_core::Error,
+    },
+    /// Findings were made at another epoch than the migration stands at.
+    #[error("{} was made at epoch {found}, and the migration is at epoch {expected}", path.display())]
+    OtherEpoch {
+        /// The findings' folder.
+        path: PathBuf,
+        /// The migration's epoch.
+        expected: i64,
+        /// The findings'.
+        found: i64,
+    },
+    /// The migration moved on while something was under way.
+    #[error(
+        "migration {migration} has moved on from epoch {from} to {to} during the {what}; nothing was done at the new epoch"
+    )]
+    MovedOn {
+        /// The migration.
+        migration: String,
+        /// What was under way.
+        what: &'static str,
+        /// The epoch that it began at.
+        from: i64,
+        /// The epoch now.
+        to: i64,
+    },
+    /// Something that makes no sense in this phase.
+    #[error("migration {migration} is in {phase}: {why}")]
+    WrongPhase {
+        /// The migration.
+        migration: String,
+        /// Where it stands.
+        phase: crossfade_migration_core::phase::Phase,
+        /// Why not.
+        why: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The manifest does not say how old data is removed.
+    #[error("migration {migration} has no mapping.retire, so nothing can be removed from the old store")]
+    NotRetirable {
+        /// The migration.
+        migration: String,
+        /// The old table.
+        old: String,
+    },
+    /// A baseline that cannot be compared with what the projection gives today.
+    #[error("{} is no baseline for migration {migration}: {why}", path.display())]
+    Baseline {
+        /// The snapshot's folder.
+        path: PathBuf,
+        /// The migration.
+        migration: String,
+        /// Why not.
+        why: String,
+    },
+    /// A job that there is not.
+    #[error("there is no job {job}")]
+    UnknownJob {
+        /// Its number.
+        job: JobId,
+    },
+    /// An unfinished job of the same kind works on something else.
+    #[error("job {job} of migration {migration} is {state} and works on {}; one {kind} at a time", source_path.display())]
+    JobInTheWay {
+        /// The migration.
+        migration: String,
+        /// What both do.
+        kind: JobKind,
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+        /// What it works on.
+        source_path: PathBuf,
+    },
+    /// A job could not be brought to its end.
+    #[error("job {job} of migration {migration} failed: {error}")]
+    JobFailed {
+        /// The migration.
+        migration: String,
+        /// The job.
+        job: JobId,
+        /// Why, in the words of the worker that met it.
+        error: String,
+    },
+    /// An operator cancelled the job while it ran.
+    #[error("job {job} of migration {migration} was cancelled")]
+    JobCancelled {
+        /// The migration.
+        migration: String,
+        /// The job.
+        job: JobId,
+    },
+    /// What was under way was stopped by its caller.
+    #[error("the {what} was stopped; what it has done stays done")]
+    Stopped {
+        /// What was under way.
+        what: &'static str,
+    },
+    /// The folder belongs to a run that is still going on.
+    #[error("{} is in use by another process", path.display())]
+    FolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// A database error, with what was being done.
+    pub(crate) fn database(doing: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
+        let wrap = crossfade_migration_core::Error::database(doing);
+        move |source| Self::Core(wrap(source))
+    }
+
+    pub(crate) fn job_in_the_way(spec: &JobSpec, job: &Job) -> Self {
+        Self::JobInTheWay {
+            migration: spec.name.clone(),
+            kind: job.kind,
+            job: job.id,
+            state: job.state,
+            source_path: job.source.clone(),
+        }
+    }
+
+    /// Why a job of an earlier epoch has failed.
+    pub(crate) fn superseded(from: Epoch, to: Epoch) -> String {
+        format!("the migration has moved on from epoch {from} to {to}")
+    }
+
+    /// Whether the same call may succeed when it is made again a moment later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            // A passed epoch stays passed: what was found at it has to be found again.
+            Self::Core(crossfade_migration_core::Error::StaleEpoch { .. }) => false,
+            Self::Core(error) | Self::Key { source: error, .. } => error.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// What the caller can do next, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::DiskFull { .. } => {
+                "free some space or choose another folder, then run the command again".into()
+            }
+            Self::SnapshotAbsent { .. } => {
+                "a snapshot that was interrupted leaves no manifest; take it again with `crossfade snapshot`"
+                    .into()
+            }
+            Self::SnapshotPresent { .. } => "choose an empty folder, or delete the old snapshot first".into(),
+            Self::SnapshotVersion { found, supported, .. } if found > supported => {
+                "it was written by a newer crossfade: upgrade this one, or take the snapshot again".into()
+            }
+            Self::SnapshotManifest { .. }
+            | Self::SnapshotVersion { .. }
+            | Self::SnapshotInconsistent { .. }
+            | Self::FileAbsent { .. }
+            | Self::FileLength { .. }
+            | Self::FileCorrupt { .. }
+            | Self::FileSchema { .. } => {
+                "copy the folder again from where it was taken, or take the snapshot again".into()
+            }
+            Self::OtherMigration { expected, .. } => {
+                format!("point at a snapshot that was taken with `crossfade snapshot {expected}`")
+            }
+            Self::OtherManifest { .. } => {
+                "the projection may have changed since: take the snapshot again".into()
+            }
+            Self::OlderEpoch { .. } => {
+                "the phase or the ramp has changed since it was taken: take the snapshot again".into()
+            }
+            Self::SidesDiffer { .. } => "take both sides in one run of `crossfade snapshot`".into(),
+            Self::KeyColumnAbsent { column, .. } => format!("add {column} to what the projection selects"),
+            Self::KeyType { column, .. } => {
+                format!("cast {column} to an integer, text, uuid, bytes, decimal, date or timestamp")
+            }
+            Self::ColumnType { column, .. } => format!("cast {column} to text in the projection"),
+            Self::KeyNull { column, .. } => {
+                format!("let the projection filter out rows whose {column} is null, or give them a value")
+            }
+            Self::KeyOrder { .. } => {
+                "order by all key columns, text bytewise (in Postgres: collate \"C\")".into()
+            }
+            Self::FindingsPresent { .. } => {
+                "choose an empty folder, or ask for the old findings to be replaced".into()
+            }
+            Self::FindingsAbsent { .. } => {
+                "a scan that was interrupted leaves no summary; run `crossfade scan` again".into()
+            }
+            Self::FindingsSummary { .. } | Self::FindingsVersion { .. } | Self::ChunkAbsent { .. } => {
+                "run `crossfade scan` again".into()
+            }
+            Self::Core(error) | Self::Key { source: error, .. } => return error.hint(),
+            Self::OtherEpoch { .. } => "the phase or the ramp has changed since: run `crossfade backfill`, or take a new snapshot and scan it".into(),
+            Self::MovedOn { .. } => "run the same command again: it starts with fresh snapshots".into(),
+            Self::WrongPhase { hint, .. } => (*hint).into(),
+            Self::NotRetirable { old, .. } => format!(
+                "write the statements that take the moved data out of {old} for a set of keys as mapping.retire, with :keys \
+                 where the key filter goes; afterwards the projection must give no rows for these keys"
+            ),
+            Self::Baseline { .. } => {
+                "give the folder of the verification that opened new_only, or leave --baseline out".into()
+            }
+            Self::UnknownJob { .. } => "`crossfade jobs NAME` lists them".into(),
+            Self::JobInTheWay { migration, source_path, job, .. } => format!(
+                "finish it with `crossfade copy {migration} --findings {}`, or give it up with `crossfade cancel {migration} {job}`",
+                source_path.display()
+            ),
+            Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
+            Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
+            Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
+            Self::Io { .. }
+            | Self::Arrow { .. }
+            | Self::ParquetWrite { .. }
+            | Self::Encode { .. }
+            | Self::BatchSchema { .. }
+            | Self::Cancelled { .. }
+            | Self::WorkerLost => return None,
+        };
+        Some(hint)
+    }
+
+    /// Whether the input, rather than the machine, is at fault: the same call on the same input fails again.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(
+            self,
+            Self::Io { .. }
+                | Self::DiskFull { .. }
+                | Self::Cancelled { .. }
+                | Self::WorkerLost
+                | Self::Encode { .. }
+                | Self::Core(_)
+                | Self::Key { .. }
+                | Self::MovedOn { .. }
+                | Self::JobFailed { .. }
+                | Self::JobCancelled { .. }
+                | Self::Stopped { .. }
+                | Self::FolderInUse { .. }
+        )
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    pub(crate) fn arrow(action: &'static str) -> impl FnOnce(ArrowError) -> Self {
+        move |source| Self::Arrow { action, source }
+    }
+
+    /// Parquet hides the operating system's errors in its own: a full disk must come out as what it is.
+    pub(crate) fn parquet_write(path: impl Into<PathBuf>) -> impl FnOnce(ParquetError) -> Self {
+        let path = path.into();
+        move |source| match source {
+            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(io_error) => Self::io("write", path)(*io_error),
+                Err(inner) => Self::ParquetWrite { path, source: ParquetError::External(inner) },
+            },
+            source => Self::ParquetWrite { path, source },
+        }
+    }
+
+    /// A decoder's complaint about a file that once was whole means that the file is damaged.
+    pub(crate) fn corrupt(path: &Path, row_group: Option<usize>) -> impl FnOnce(String) -> Self {
+        let path = path.to_owned();
+        move |detail| Self::FileCorrupt { path, row_group, detail }
+    }
+}
+
+fn row_group_text(row_group: Option<usize>) -> String {
+    row_group.map_or_else(String::new, |group| format!(", row group {group},"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_recognised_inside_a_parquet_error() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = Error::parquet_write("part.parquet")(ParquetError::External(Box::new(full)));
+        assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn other_parquet_errors_keep_their_message() {
+        let error = Error::parquet_write("part.parquet")(ParquetError::General("odd".into()));
+        assert!(error.to_string().contains("odd"), "{error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! The offline scan: which rows are missing, mismatched, orphaned or duplicated.
+//!
+//! Both snapshots are in key order, so a scan is a merge. It is cut into contiguous key ranges, which threads take
+//! turns in; each reads only keys and row hashes, and then, for the rows whose hashes differ, as many other columns
+//! as it takes to say which. What is found leaves in key order through bounded channels, so that memory does not
+//! depend on how large the snapshots are or how much is found, and the findings do not depend on the threads.
+//!
+//! Files, in the order in which rows pass through them: `plan` (key ranges), `cursor` (runs of unique, ascending keys
+//! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads).
+
+mod cursor;
+mod engine;
+mod explain;
+mod merge;
+mod plan;
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::findings::ScanSummary;
+use crate::snapshot::SnapshotPair;
+
+/// Scope keys per chunk: work for a copier of about a second, and few enough rows to hold.
+const CHUNK_KEYS_MAX: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
+
+/// Memory for runs of keys and hashes. It is far above what our own snapshots need with a few dozen threads.
+const MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// How a scan runs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ScanOptions {
+    /// How many threads compare. Does not change the result.
+    pub threads: NonZeroUsize,
+    /// How many scope keys a chunk of findings has at most.
+    pub chunk_keys_max: NonZeroU64,
+    /// How many bytes the runs in memory may take together; binds the number of threads. One thread always runs.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for ScanOptions {
+    /// All of the machine's threads, chunks of 10,000 scope keys, 512 MiB.
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            chunk_keys_max: CHUNK_KEYS_MAX,
+            memory_bytes_max: MEMORY_BYTES_MAX,
+        }
+    }
+}
+
+/// How far a scan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows of both sides that have been compared.
+    pub rows_done: u64,
+    /// Rows of both sides.
+    pub rows_total: u64,
+}
+
+/// Compares the two snapshots and writes what it finds into `findings`, a folder that is created if it is not there.
+///
+/// `progress` is called from the threads, a few times per second and thread; [`ControlFlow::Break`] cancels the scan.
+///
+/// # Errors
+///
+/// [`Error::FindingsPresent`] if the folder holds a finished scan; [`Error::FileCorrupt`] or [`Error::KeyOrder`] if a
+/// snapshot is not what was written; [`Error::Cancelled`]; [`Error::Io`] or [`Error::DiskFull`]. After an error there
+/// is no summary in the folder, and what else is there is removed by the next scan.
+///
+/// [`Error::FindingsPresent`]: crate::Error::FindingsPresent
+/// [`Error::FileCorrupt`]: crate::Error::FileCorrupt
+/// [`Error::KeyOrder`]: crate::Error::KeyOrder
+/// [`Error::Cancelled`]: crate::Error::Cancelled
+/// [`Error::Io`]: crate::Error::Io
+/// [`Error::DiskFull`]: crate::Error::DiskFull
+pub fn scan(
+    pair: &SnapshotPair,
+    findings: impl Into<PathBuf>,
+    options: &ScanOptions,
+    progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
+) -> Result<ScanSummary> {
+    engine::run(pair, findings.into(), options, progress)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,430 @@
+//! One Parquet file of a snapshot: its validation, its row groups for the first pass of a scan, single rows of it for
+//! the second.
+
+use std::fs::File;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use arrow::array::cast::AsArray;
+use arrow::array::types::UInt64Type;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::buffer::ScalarBuffer;
+use bytes::{Buf, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    RowSelection,
+};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::schema::types::SchemaDescriptor;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use super::manifest::{SnapshotFile, SnapshotManifest, checksum_text};
+use super::positioned::Positioned;
+use crate::error::{Error, Result};
+use crate::row_hash::column_hashes;
+
+/// Bytes read at a time while a whole file is checked.
+const CHECK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// One open, validated file of a snapshot.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    path: PathBuf,
+    input: Positioned,
+    metadata: ArrowReaderMetadata,
+    /// Key columns in key order, as positions among the file's columns.
+    key_positions: Vec<usize>,
+    /// Where each row group begins, and then where the file ends, in the snapshot's rows.
+    row_group_starts: Vec<u64>,
+    scan_checksums: Vec<String>,
+    checksum: String,
+}
+
+/// The part of a row group that a scan reads first.
+pub(crate) struct ScanColumns {
+    pub(crate) keys: Vec<ArrayRef>,
+    pub(crate) hashes: ScalarBuffer<u64>,
+}
+
+/// A file's metadata with the places of its pages, without which single rows cannot be found. Large: held by who needs
+/// it, for one file at a time.
+pub(crate) struct PageMetadata(ArrowReaderMetadata);
+
+impl DataFile {
+    /// Opens a file and checks it against what its manifest says: length, footer, columns, rows.
+    pub(super) fn open(
+        folder: &Path,
+        manifest: &SnapshotManifest,
+        entry: &SnapshotFile,
+        first_row: u64,
+    ) -> Result<Self> {
+        let path = folder.join(&entry.name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::FileAbsent { path });
+            }
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        let input = Positioned::new(file).map_err(Error::io("open", &path))?;
+        if input.len() != entry.bytes {
+            return Err(Error::FileLength { path, expected: entry.bytes, found: input.len() });
+        }
+        check_footer(&path, &input, entry)?;
+        let metadata = load(&path, &input, PageIndexPolicy::Skip)?;
+        let found = SnapshotManifest::columns_of(metadata.schema());
+        if found != manifest.columns {
+            return Err(Error::FileSchema { path, detail: first_difference(&found, &manifest.columns) });
+        }
+        let has_hash = metadata.schema().fields().last().is_some_and(|field| {
+            field.name() == super::ROW_HASH_COLUMN && field.data_type() == &arrow::datatypes::DataType::UInt64
+        });
+        if !has_hash {
+            return Err(Error::FileSchema { path, detail: "its last column is not the row hash".into() });
+        }
+        let mut key_positions = Vec::with_capacity(manifest.key.len());
+        for name in &manifest.key {
+            // The manifest was checked to have its keys among its columns, and these columns to be the file's.
+            key_positions.extend(manifest.columns.iter().position(|column| column.name == *name));
+        }
+        let row_group_starts = row_group_starts(&path, metadata.metadata(), first_row)?;
+        let rows = row_group_starts.last().map_or(0, |end| end - first_row);
+        if rows != entry.rows || entry.scan_checksums.len() + 1 != row_group_starts.len() {
+            let detail = format!(
+                "it has {rows} rows in {} row groups, its manifest says {} in {}",
+                row_group_starts.len() - 1,
+                entry.rows,
+                entry.scan_checksums.len()
+            );
+            return Err(Error::FileCorrupt { path, row_group: None, detail });
+        }
+        Ok(Self {
+            path,
+            input,
+            metadata,
+            key_positions,
+            row_group_starts,
+            scan_checksums: entry.scan_checksums.clone(),
+            checksum: entry.checksum.clone(),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn metadata(&self) -> &ArrowReaderMetadata {
+        &self.metadata
+    }
+
+    pub(crate) fn row_groups(&self) -> usize {
+        self.scan_checksums.len()
+    }
+
+    /// The rows of a row group, counted over the whole snapshot.
+    pub(crate) fn row_group_rows(&self, row_group: usize) -> Range<u64> {
+        self.row_group_starts[row_group]..self.row_group_starts[row_group + 1]
+    }
+
+    /// The file's rows, counted over the whole snapshot.
+    pub(crate) fn rows(&self) -> Range<u64> {
+        self.row_group_starts[0]..self.row_group_starts[self.row_groups()]
+    }
+
+    /// How many bytes the key and the row hash of a row group take in memory.
+    pub(crate) fn scan_bytes(&self, row_group: usize) -> u64 {
+        let metadata = self.metadata.metadata();
+        scan_leaves(metadata.file_metadata().schema_descr(), &self.key_positions)
+            .map(|leaf| {
+                u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0)
+            })
+            .sum()
+    }
+
+    /// How many stored bytes a column has in the whole file.
+    pub(crate) fn column_bytes(&self, position: usize) -> u64 {
+        let metadata = self.metadata.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        (0..schema.num_columns())
+            .filter(|&leaf| schema.get_column_root_idx(leaf) == position)
+            .flat_map(|leaf| metadata.row_groups().iter().map(move |group| group.column(leaf).byte_range().1))
+            .sum()
+    }
+
+    /// Reads and verifies the key and the row hash of a row group.
+    pub(crate) fn scan_columns(&self, row_group: usize) -> Result<ScanColumns> {
+        let metadata = self.metadata.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let mut chunks = Vec::with_capacity(self.key_positions.len() + 1);
+        let mut hasher = Xxh3Default::new();
+        for leaf in scan_leaves(schema, &self.key_positions) {
+            let (start, length) = metadata.row_group(row_group).column(leaf).byte_range();
+            let bytes = self.read(start, length, row_group)?;
+            hasher.update(&bytes);
+            chunks.push((start, bytes));
+        }
+        if checksum_text(hasher.digest()) != self.scan_checksums[row_group] {
+            return Err(self.corrupt(row_group, "keys or row hashes are not what was written".into()));
+        }
+        let leaves = scan_leaves(schema, &self.key_positions);
+        let mask = ProjectionMask::leaves(schema, leaves);
+        let rows = self.row_group_rows(row_group);
+        let input = RowGroupBytes { file_bytes: self.input.len(), chunks };
+        let batch = ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
+            .with_row_groups(vec![row_group])
+            .with_projection(mask)
+            .with_batch_size((rows.end - rows.start) as usize)
+            .build()
+            .map_err(|error| self.corrupt(row_group, error.to_string()))?
+            .next()
+            .ok_or_else(|| self.corrupt(row_group, "it has no rows".into()))?
+            .map_err(|error| self.corrupt(row_group, error.to_string()))?;
+        if batch.num_rows() as u64 != rows.end - rows.start {
+            let detail = format!("{} rows where its footer says {}", batch.num_rows(), rows.end - rows.start);
+            return Err(self.corrupt(row_group, detail));
+        }
+        self.split(&batch, row_group)
+    }
+
+    /// The places of this file's pages.
+    pub(crate) fn page_metadata(&self) -> Result<PageMetadata> {
+        Ok(PageMetadata(load(&self.path, &self.input, PageIndexPolicy::Optional)?))
+    }
+
+    /// The hashes of one column's values in these rows, which ascend strictly, are counted over the whole snapshot, and
+    /// are all in this file.
+    pub(crate) fn column_hashes_at(
+        &self,
+        pages: &PageMetadata,
+        position: usize,
+        rows: &[u64],
+    ) -> Result<Vec<u64>> {
+        let mut hashes = Vec::with_capacity(rows.len());
+        let name = self.metadata.schema().field(position).name();
+        self.contained(|| {
+            for batch in self.select(pages, &[position], rows)? {
+                let batch = batch.map_err(|error| self.corrupt_somewhere(error.to_string()))?;
+                hashes.extend(column_hashes(batch.column(0), position, name)?);
+            }
+            Ok(())
+        })?;
+        if hashes.len() == rows.len() {
+            Ok(hashes)
+        } else {
+            Err(self.corrupt_somewhere(format!("{} values of {name} for {} rows", hashes.len(), rows.len())))
+        }
+    }
+
+    /// A reader of these columns in these rows, which ascend strictly, are counted over the whole snapshot, and are all
+    /// in this file.
+    pub(crate) fn select(
+        &self,
+        pages: &PageMetadata,
+        positions: &[usize],
+        rows: &[u64],
+    ) -> Result<ParquetRecordBatchReader> {
+        let mut row_groups = Vec::new();
+        let mut ranges = Vec::with_capacity(rows.len());
+        // A selection counts the rows of the chosen row groups only.
+        let mut chosen_rows = 0;
+        let mut rest = rows;
+        while let Some(&row) = rest.first() {
+            let row_group = self.row_group_starts.partition_point(|start| *start <= row) - 1;
+            let group_rows = self.row_group_rows(row_group);
+            let (here, later) = rest.split_at(rest.partition_point(|row| *row < group_rows.end));
+            ranges.extend(here.iter().map(|row| {
+                let selected = chosen_rows + (row - group_rows.start) as usize;
+                selected..selected + 1
+            }));
+            row_groups.push(row_group);
+            chosen_rows += (group_rows.end - group_rows.start) as usize;
+            rest = later;
+        }
+        let schema = pages.0.metadata().file_metadata().schema_descr();
+        let mask = ProjectionMask::roots(schema, positions.iter().copied());
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), pages.0.clone())
+            .with_row_groups(row_groups)
+            .with_projection(mask)
+            .with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), chosen_rows))
+            .build()
+            .map_err(|error| self.corrupt_somewhere(error.to_string()))
+    }
+
+    /// A reader of all columns of all rows, in order.
+    pub(crate) fn batches(&self) -> Result<ParquetRecordBatchReader> {
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), self.metadata.clone())
+            .build()
+            .map_err(|error| self.corrupt_somewhere(error.to_string()))
+    }
+
+    /// Reads the whole file and compares its checksum.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let mut hasher = Xxh3Default::new();
+        let mut position = 0;
+        while position < self.input.len() {
+            let length = CHECK_BYTES.min(self.input.len() - position);
+            let bytes = self.input.read(position, length as usize).map_err(Error::io("read", &self.path))?;
+            hasher.update(&bytes);
+            position += length;
+        }
+        if checksum_text(hasher.digest()) == self.checksum {
+            Ok(())
+        } else {
+            Err(self.corrupt_somewhere("its checksum is not its manifest's".into()))
+        }
+    }
+
+    /// Pages outside key and row hash have no checksum of their own, and the decoder may panic on damaged ones.
+    fn contained<T>(&self, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(decode))
+            .unwrap_or_else(|_| Err(self.corrupt_somewhere("a page of it could not be decoded".into())))
+    }
+
+    pub(crate) fn corrupt(&self, row_group: usize, detail: String) -> Error {
+        Error::corrupt(&self.path, Some(row_group))(detail)
+    }
+
+    pub(crate) fn corrupt_somewhere(&self, detail: String) -> Error {
+        Error::corrupt(&self.path, None)(detail)
+    }
+
+    fn read(&self, start: u64, length: u64, row_group: usize) -> Result<Bytes> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.input.read(start, length).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.corrupt(row_group, error.to_string()),
+            _ => Error::io("read", &self.path)(error),
+        })
+    }
+
+    fn split(&self, batch: &RecordBatch, row_group: usize) -> Result<ScanColumns> {
+        let column = |position: usize| {
+            let name = self.metadata.schema().field(position).name();
+            batch.column_by_name(name).ok_or_else(|| self.corrupt(row_group, format!("{name} is not in it")))
+        };
+        let keys =
+            self.key_positions.iter().map(|&position| column(position).cloned()).collect::<Result<_>>()?;
+        let hash_position = self.metadata.schema().fields().len() - 1;
+        let hashes = column(hash_position)?.as_primitive::<UInt64Type>().values().clone();
+        Ok(ScanColumns { keys, hashes })
+    }
+}
+
+/// Checksums over the parts of a file that are read by themselves.
+pub(super) struct PartChecksums {
+    pub(super) footer_bytes: u64,
+    pub(super) footer: u64,
+    /// Over the stored bytes of key and row hash, for each row group.
+    pub(super) scan_columns: Vec<u64>,
+}
+
+impl PartChecksums {
+    /// Of a file that was just written.
+    pub(super) fn of_file(path: &Path, metadata: &ParquetMetaData, key_positions: &[usize]) -> Result<Self> {
+        let file = File::open(path).and_then(Positioned::new).map_err(Error::io("open", path))?;
+        let read = |start, length: u64| file.read(start, length as usize).map_err(Error::io("read", path));
+        let schema = metadata.file_metadata().schema_descr();
+        let mut scan_columns = Vec::with_capacity(metadata.num_row_groups());
+        let mut rows_end = 0;
+        for row_group in metadata.row_groups() {
+            let mut hasher = Xxh3Default::new();
+            for leaf in scan_leaves(schema, key_positions) {
+                let (start, length) = row_group.column(leaf).byte_range();
+                hasher.update(&read(start, length)?);
+            }
+            scan_columns.push(hasher.digest());
+            let ends = row_group
+                .columns()
+                .iter()
+                .map(ColumnChunkMetaData::byte_range)
+                .map(|(start, length)| start + length);
+            rows_end = ends.fold(rows_end, u64::max);
+        }
+        let footer_bytes = file.len() - rows_end;
+        Ok(Self { footer_bytes, footer: xxh3_64(&read(rows_end, footer_bytes)?), scan_columns })
+    }
+}
+
+/// The Parquet columns of key and row hash, in the file's order. Keys are never nested, the row hash is last.
+fn scan_leaves(schema: &SchemaDescriptor, key_positions: &[usize]) -> impl Iterator<Item = usize> {
+    let last = schema.num_columns().saturating_sub(1);
+    (0..schema.num_columns())
+        .filter(move |&leaf| leaf == last || key_positions.contains(&schema.get_column_root_idx(leaf)))
+}
+
+fn row_group_starts(path: &Path, metadata: &ParquetMetaData, first_row: u64) -> Result<Vec<u64>> {
+    let mut starts = vec![first_row];
+    let mut row = first_row;
+    for (index, row_group) in metadata.row_groups().iter().enumerate() {
+        // A footer can claim anything; a sum that overflows must not pass for a small one.
+        row = u64::try_from(row_group.num_rows())
+            .ok()
+            .and_then(|rows| row.checked_add(rows))
+            .ok_or_else(|| Error::corrupt(path, Some(index))("its number of rows is impossible".into()))?;
+        starts.push(row);
+    }
+    Ok(starts)
+}
+
+fn load(path: &Path, input: &Positioned, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
+    let options = ArrowReaderOptions::new()
+        .with_column_index_policy(PageIndexPolicy::Skip)
+        .with_offset_index_policy(pages);
+    ArrowReaderMetadata::load(input, options).map_err(|error| Error::corrupt(path, None)(error.to_string()))
+}
+
+/// Decoders trust a footer more than they should, so that a damaged one must not reach them.
+fn check_footer(path: &Path, input: &Positioned, entry: &SnapshotFile) -> Result<()> {
+    let damaged = || Error::corrupt(path, None)("its footer is not what was written".into());
+    let start = input.len().checked_sub(entry.footer_bytes).ok_or_else(damaged)?;
+    let footer = input.read(start, entry.footer_bytes as usize).map_err(Error::io("read", path))?;
+    if checksum_text(xxh3_64(&footer)) == entry.footer_checksum { Ok(()) } else { Err(damaged()) }
+}
+
+fn first_difference<T: PartialEq + std::fmt::Debug>(found: &[T], expected: &[T]) -> String {
+    match found.iter().zip(expected).find(|(found, expected)| found != expected) {
+        Some((found, expected)) => format!("{found:?} where {expected:?} was expected"),
+        None => format!("{} columns where {} were expected", found.len(), expected.len()),
+    }
+}
+
+/// Some column chunks of a file in memory, for a decoder that asks by the file's offsets.
+struct RowGroupBytes {
+    file_bytes: u64,
+    chunks: Vec<(u64, Bytes)>,
+}
+
+impl RowGroupBytes {
+    fn from(&self, start: u64) -> ParquetResult<Bytes> {
+        self.chunks
+            .iter()
+            .find(|(chunk, bytes)| (*chunk..chunk + bytes.len() as u64).contains(&start))
+            .map(|(chunk, bytes)| bytes.slice((start - chunk) as usize..))
+            .ok_or_else(|| ParquetError::EOF(format!("a page at {start} is not in its column chunk")))
+    }
+}
+
+impl Length for RowGroupBytes {
+    fn len(&self) -> u64 {
+        self.file_bytes
+    }
+}
+
+impl ChunkReader for RowGroupBytes {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        let bytes = self.from(start)?;
+        if length > bytes.len() {
+            return Err(ParquetError::EOF(format!("a page at {start} is longer than its column chunk")));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

@@ -1,0 +1,101 @@
+//! Files read by position, so that any number of threads can read one without a shared cursor.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::errors::Result as ParquetResult;
+use parquet::file::reader::{ChunkReader, Length};
+
+/// A file that is read by position.
+#[derive(Debug, Clone)]
+pub(super) struct Positioned {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+impl Positioned {
+    pub(super) fn new(file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), bytes })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
+        // A length out of a damaged footer must not be allocated before it is found impossible.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file ends before the data it points at",
+            ));
+        }
+        let mut buffer = vec![0; length];
+        read_exact_at(&self.file, &mut buffer, start)?;
+        Ok(buffer.into())
+    }
+}
+
+impl Length for Positioned {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for Positioned {
+    type T = PositionedRead;
+
+    fn get_read(&self, start: u64) -> ParquetResult<PositionedRead> {
+        Ok(PositionedRead { file: self.clone(), position: start, buffer: Bytes::new() })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        Ok(self.read(start, length)?)
+    }
+}
+
+/// A cursor of one reader over a [`Positioned`] file.
+pub(super) struct PositionedRead {
+    file: Positioned,
+    position: u64,
+    buffer: Bytes,
+}
+
+/// Only page headers are read this way; they are a few dozen bytes each.
+const READ_AHEAD_BYTES: u64 = 512;
+
+impl Read for PositionedRead {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            let available = self.file.bytes.saturating_sub(self.position);
+            let length = available.min(READ_AHEAD_BYTES.max(into.len() as u64));
+            self.buffer = self.file.read(self.position, length as usize)?;
+            self.position += length;
+        }
+        let length = into.len().min(self.buffer.len());
+        into[..length].copy_from_slice(&self.buffer.split_to(length));
+        Ok(length)
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Values in Postgres' binary format, into Arrow arrays.
+
+use std::sync::Arc;
+
+use arrow::array::builder::{
+    BinaryBuilder, BooleanBuilder, Date32Builder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder,
+    StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+
+use crate::catalog::{ColumnKind, ColumnSchema};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::rows::BATCH_ROWS;
+
+/// Postgres counts days from 2000-01-01, Arrow from 1970-01-01.
+const EPOCH_DAYS: i32 = 10_957;
+
+/// The same in microseconds.
+const EPOCH_MICROSECONDS: i64 = EPOCH_DAYS as i64 * 86_400 * 1_000_000;
+
+/// A batch is closed at this size even if it has few rows, so that batches in flight stay within a few
+/// megabytes. Far below the 2 GiB where Arrow's offsets end, which one more row cannot reach either:
+/// a value of Postgres' is 1 GiB at most.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Collects rows of a plan's columns.
+pub(super) struct Batch {
+    schema: SchemaRef,
+    what: String,
+    columns: Vec<Column>,
+    rows: usize,
+    bytes: usize,
+}
+
+struct Column {
+    name: String,
+    sql_type: String,
+    is_key: bool,
+    values: Values,
+}
+
+enum Values {
+    Bool(BooleanBuilder),
+    Int(Int64Builder),
+    Float(Float64Builder),
+    Text(StringBuilder),
+    Bytes(BinaryBuilder),
+    Uuid(FixedSizeBinaryBuilder),
+    Date(Date32Builder),
+    Timestamp(TimestampMicrosecondBuilder),
+}
+
+impl Batch {
+    /// An empty batch; `what` says in errors where the rows come from.
+    pub(super) fn new(plan: &Plan, what: String) -> Batch {
+        let column = |column: &ColumnSchema| Column {
+            name: column.name.clone(),
+            sql_type: column.sql_type.clone(),
+            is_key: plan.order().contains(&column.name),
+            values: Values::new(column.kind),
+        };
+        let columns = plan.columns().iter().map(column).collect();
+        Batch { schema: plan.schema(), what, columns, rows: 0, bytes: 0 }
+    }
+
+    /// Adds a value of the present row; NULL is `None`.
+    pub(super) fn push(&mut self, column: usize, value: Option<&[u8]>) -> Result<()> {
+        let Some(column) = self.columns.get_mut(column) else {
+            return Err(malformed("a row has more values than the projection has columns"));
+        };
+        let wrong = |value: String| Error::Value {
+            what: self.what.clone(),
+            column: column.name.clone(),
+            value,
+            sql_type: column.sql_type.clone(),
+        };
+        match value {
+            None if column.is_key => return Err(wrong("NULL, though it is part of the key".to_owned())),
+            None => column.values.push_null(),
+            Some(bytes) => {
+                self.bytes += bytes.len();
+                match column.values.push(bytes) {
+                    Ok(()) => {}
+                    Err(Fault::Unfit(value)) => return Err(wrong(value.to_owned())),
+                    Err(Fault::Malformed) => {
+                        return Err(malformed("a value is longer or shorter than its type"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the present row.
+    pub(super) fn end_row(&mut self) {
+        self.rows += 1;
+    }
+
+    /// How many rows it holds.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many columns a row has.
+    pub(super) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether no further row should go in.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    /// Whether all its values surely fit into one record batch, whose offsets are 32-bit numbers.
+    pub(super) fn fits(&self) -> bool {
+        self.bytes <= i32::MAX as usize
+    }
+
+    /// Takes the rows out, and leaves it empty.
+    pub(super) fn take(&mut self) -> Result<RecordBatch> {
+        (self.rows, self.bytes) = (0, 0);
+        let arrays: Vec<ArrayRef> = self
+            .columns
+            .iter_mut()
+            .zip(self.schema.fields())
+            .map(|(column, field)| column.values.take(field.data_type()))
+            .collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(|source| Error::Arrow {
+            doing: format!("putting rows of {} into Arrow", self.what),
+            source,
+        })
+    }
+}
+
+/// What Postgres sent is not what its binary format says.
+pub(super) fn malformed(what: &str) -> Error {
+    Error::Database {
+        doing: "reading rows in binary".to_owned(),
+        source: sqlx::Error::Protocol(what.to_owned()),
+    }
+}
+
+/// Why a value cannot be taken.
+enum Fault {
+    /// Arrow has no such value.
+    Unfit(&'static str),
+    /// It is not of the length that its type has.
+    Malformed,
+}
+
+impl Values {
+    fn new(kind: ColumnKind) -> Values {
+        match kind {
+            ColumnKind::Bool => Values::Bool(BooleanBuilder::new()),
+            ColumnKind::Int => Values::Int(Int64Builder::new()),
+            ColumnKind::Float => Values::Float(Float64Builder::new()),
+            ColumnKind::Bytes => Values::Bytes(BinaryBuilder::new()),
+            ColumnKind::Uuid => Values::Uuid(FixedSizeBinaryBuilder::new(16)),
+            ColumnKind::Date => Values::Date(Date32Builder::new()),
+            ColumnKind::Timestamp | ColumnKind::TimestampTz => {
+                Values::Timestamp(TimestampMicrosecondBuilder::new())
+            }
+            ColumnKind::Text | ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
+                Values::Text(StringBuilder::new())
+            }
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        match self {
+            Values::Bool(builder) => builder.append_value(fixed::<1>(bytes)? != [0]),
+            Values::Int(builder) => builder.append_value(i64::from_be_bytes(fixed(bytes)?)),
+            Values::Float(builder) => builder.append_value(f64::from_be_bytes(fixed(bytes)?)),
+            Values::Text(builder) => {
+                // Only a database in SQL_ASCII can send anything else.
+                let text = std::str::from_utf8(bytes).map_err(|_| Fault::Unfit("text that is not UTF-8"))?;
+                builder.append_value(text);
+            }
+            Values::Bytes(builder) => builder.append_value(bytes),
+            Values::Uuid(builder) => {
+                builder.append_value(fixed::<16>(bytes)?).map_err(|_| Fault::Malformed)?;
+            }
+            Values::Date(builder) => builder.append_value(date(i32::from_be_bytes(fixed(bytes)?))?),
+            Values::Timestamp(builder) => {
+                builder.append_value(timestamp(i64::from_be_bytes(fixed(bytes)?))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        match self {
+            Values::Bool(builder) => builder.append_null(),
+            Values::Int(builder) => builder.append_null(),
+            Values::Float(builder) => builder.append_null(),
+            Values::Text(builder) => builder.append_null(),
+            Values::Bytes(builder) => builder.append_null(),
+            Values::Uuid(builder) => builder.append_null(),
+            Values::Date(builder) => builder.append_null(),
+            Values::Timestamp(builder) => builder.append_null(),
+        }
+    }
+
+    fn take(&mut self, data_type: &DataType) -> ArrayRef {
+        match self {
+            Values::Bool(builder) => Arc::new(builder.finish()),
+            Values::Int(builder) => Arc::new(builder.finish()),
+            Values::Float(builder) => Arc::new(builder.finish()),
+            Values::Text(builder) => Arc::new(builder.finish()),
+            Values::Bytes(builder) => Arc::new(builder.finish()),
+            Values::Uuid(builder) => Arc::new(builder.finish()),
+            Values::Date(builder) => Arc::new(builder.finish()),
+            Values::Timestamp(builder) => {
+                let zone = match data_type {
+                    DataType::Timestamp(_, zone) => zone.clone(),
+                    _ => None,
+                };
+                Arc::new(builder.finish().with_timezone_opt(zone))
+            }
+        }
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Fault> {
+    bytes.try_into().map_err(|_| Fault::Malformed)
+}
+
+/// Days since 1970. The two infinities are the two ends of the range in both formats.
+fn date(days: i32) -> Result<i32, Fault> {
+    match days {
+        i32::MIN | i32::MAX => Ok(days),
+        // Postgres' last year is 5874897, so that this cannot overflow with a well-behaved server.
+        _ => days.checked_add(EPOCH_DAYS).ok_or(Fault::Malformed),
+    }
+}
+
+/// Microseconds since 1970. The two infinities are the two ends of the range in both formats.
+fn timestamp(microseconds: i64) -> Result<i64, Fault> {
+    match microseconds {
+        i64::MIN | i64::MAX => Ok(microseconds),
+        _ => microseconds.checked_add(EPOCH_MICROSECONDS).ok_or(Fault::Unfit("a time after the year 294246")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinities_stay_infinite() {
+        for end in [i32::MIN, i32::MAX] {
+            assert_eq!(date(end).ok(), Some(end));
+        }
+        for end in [i64::MIN, i64::MAX] {
+            assert_eq!(timestamp(end).ok(), Some(end));
+        }
+        assert_eq!(date(0).ok(), Some(10_957));
+        assert_eq!(timestamp(0).ok(), Some(946_684_800_000_000));
+        assert!(matches!(timestamp(i64::MAX - 1), Err(Fault::Unfit(_))));
+    }
+
+    #[test]
+    fn values_of_a_wrong_length_are_refused() {
+        assert!(matches!(Values::new(ColumnKind::Int).push(&[0; 4]), Err(Fault::Malformed)));
+        assert!(matches!(Values::new(ColumnKind::Uuid).push(&[0; 15]), Err(Fault::Malformed)));
+        assert!(matches!(Values::new(ColumnKind::Text).push(&[0xff]), Err(Fault::Unfit(_))));
+    }
+}

@@ -1,0 +1,76 @@
+//! How a command fails: what happened, to what, why, what next, and with which exit status.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::output::Output;
+
+/// Failed.
+const FAILED: u8 = 1;
+/// Wrong usage, as clap has it.
+const USAGE: u8 = 2;
+/// A gate refused.
+const REFUSED: u8 = 3;
+/// Differences were found.
+pub(crate) const DIFFERENCES: u8 = 4;
+/// Waiting for instances timed out.
+const UNADOPTED: u8 = 5;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("no control store was named")]
+    NoControlStore,
+    #[error("{doing} {}: {source}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{0} already exists")]
+    Exists(PathBuf),
+    #[error("{what}")]
+    Usage { what: String, hint: &'static str },
+    #[error("{what} was not confirmed")]
+    Unconfirmed { what: String, migration: String },
+    #[error(transparent)]
+    Core(#[from] crossfade::Error),
+    #[error(transparent)]
+    Backfill(#[from] crossfade::backfill::Error),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn status(&self) -> u8 {
+        match self {
+            Failure::Core(error) => core_status(error),
+            Failure::Backfill(crossfade::backfill::Error::Core(error)) => core_status(error),
+            Failure::Backfill(_) => FAILED,
+            Failure::Usage { .. } | Failure::NoControlStore | Failure::Unconfirmed { .. } => USAGE,
+            Failure::File { .. } | Failure::Exists(_) | Failure::Io(_) => FAILED,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Failure::NoControlStore => Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned()),
+            Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
+            Failure::Usage { hint, .. } => Some((*hint).to_owned()),
+            Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),
+            Failure::Core(error) => error.hint(),
+            Failure::Backfill(error) => error.hint(),
+            Failure::File { .. } | Failure::Io(_) => None,
+        }
+    }
+
+    /// Prints the failure and gives the exit status.
+    pub(crate) fn report(&self, output: Output) -> ExitCode {
+        output.failure(&self.to_string(), self.hint().as_deref());
+        ExitCode::from(self.status())
+    }
+}
+
+fn core_status(error: &crossfade::Error) -> u8 {
+    match error {
+        crossfade::Error::Refused { .. } => REFUSED,
+        crossfade::Error::Unadopted { .. } => UNADOPTED,
+        _ => FAILED,
+    }
+}
