@@ -84,10 +84,7 @@ async fn values_that_the_column_would_change_or_refuse_are_found() {
             "key 7: the projection gives a value in column feeling, which does not fit its type mood: invalid input value for enum mood: \"angry\"",
             "key 7: the projection gives a value in column large, which does not fit its type numeric(3,1): numeric field overflow",
         ]
-        .map(str::to_owned)
-        .iter()
-        .cloned()
-        .collect::<Vec<_>>()
+        .map(str::to_owned).to_vec()
     );
     let report =
         check(&fixture, "select id, 1 / (id - 7) as number, null as wanted from old where id in (:keys)")
