@@ -35,10 +35,16 @@ impl Verify {
         output.result(&verification, |verification| {
             let mut text = work::differences(&verification.differences);
             if verification.healed > 0 {
-                text.push_str(&format!("{} more had healed when they were looked at again\n", grouped(verification.healed)));
+                text.push_str(&format!(
+                    "{} more had healed when they were looked at again\n",
+                    grouped(verification.healed)
+                ));
             }
             if verification.is_clean() {
-                text.push_str(&format!("nothing differs at epoch {}; recorded as evidence\n", verification.epoch));
+                text.push_str(&format!(
+                    "nothing differs at epoch {}; recorded as evidence\n",
+                    verification.epoch
+                ));
             } else {
                 text.push_str(&format!("next: crossfade backfill {}\n", self.name));
             }
