@@ -15,7 +15,7 @@ use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
 use crate::durable::{DurableFile, remove_leftovers, write_json};
 use crate::error::{Error, Result};
 use crate::keys::{Ascent, Keys, key_type};
-use crate::row_hash::{ROW_HASH_VERSION, column_hashes, row_hashes};
+use crate::row_hash::{ROW_HASH_VERSION, row_hashes};
 
 /// What snapshot files' names begin with.
 const FILE_PREFIX: &str = "part-";
@@ -300,13 +300,7 @@ fn begin_file(
     layout: Layout,
 ) -> Result<ArrowWriter<DurableFile>> {
     let path = folder.join(file_name(index));
-    let mut first_hashes = Vec::with_capacity(first_rows.num_columns());
-    for (position, (column, field)) in
-        first_rows.columns().iter().zip(first_rows.schema_ref().fields()).enumerate()
-    {
-        first_hashes.push(column_hashes(column, position, field.name())?);
-    }
-    let properties = writer_properties(layout, first_rows.schema_ref(), key, &first_hashes);
+    let properties = writer_properties(layout, key, first_rows)?;
     let file = DurableFile::create(path.clone())?;
     ArrowWriter::try_new(file, first_rows.schema(), Some(properties)).map_err(Error::parquet_write(path))
 }

@@ -23,9 +23,9 @@ use crate::rows::postgres::{collect, exported, keyed_rows, order};
 /// sampled by pages, which reads a small part of it.
 const NUMBERED_ROWS_MAX: u64 = 100_000;
 
-/// How many times the keys that are wanted a sample of pages should hold: a page holds many rows, and
-/// keys from many pages are better spread than all the keys of a few.
-const SAMPLE_EXCESS: f64 = 20.0;
+/// How many pages are sampled for each key that is wanted: keys from many pages are better spread than
+/// all the keys of a few, and a few hundred pages more are read in no time.
+const PAGES_PER_KEY: f64 = 4.0;
 
 #[async_trait]
 impl Proof for Connected<Postgres> {
@@ -34,8 +34,12 @@ impl Proof for Connected<Postgres> {
         let failed = || Error::database(format!("sampling keys of {}", plan.old()));
         let mut connection = self.pool.acquire().await.map_err(failed())?;
         let all = format!("select 1 from {}", table(plan.old()));
-        let rows = planned_rows(&mut connection, &all).await.map_err(failed())?;
-        let sample = if rows <= NUMBERED_ROWS_MAX { numbered_sample(plan) } else { page_sample(plan, rows, count) };
+        let sample = if planned_rows(&mut connection, &all).await.map_err(failed())? <= NUMBERED_ROWS_MAX {
+            numbered_sample(plan)
+        } else {
+            let pages = pages(&mut connection, plan).await.map_err(failed())?;
+            page_sample(plan, 100.0 * PAGES_PER_KEY * f64::from(count) / pages)
+        };
         let sample = sqlx::query(AssertSqlSafe(sample))
             .bind(i64::from(count))
             .fetch_all(&mut *connection)
@@ -78,8 +82,7 @@ impl Proof for Connected<Postgres> {
         for key in keys {
             // One transaction for each key: writers wait for one key at most, not for all of them.
             let mut transaction = Postgres::begin_write(&self.pool).await?;
-            let standing =
-                Postgres::fence(&mut transaction, subject.id, subject.plan.name(), None).await?;
+            let standing = Postgres::fence(&mut transaction, subject.id, subject.plan.name(), None).await?;
             let found = reverse_one(&mut transaction, subject, key, standing.epoch, &mut report).await;
             transaction.rollback().await.map_err(Error::database("ending a check of the reverse path"))?;
             report.keys += 1;
@@ -110,33 +113,50 @@ fn numbered_sample(plan: &Plan) -> String {
                     count(*) over () as crossfade_total
              from {old}) as s
          where crossfade_position * $1 % crossfade_total < $1
-         order by {key} limit $1",
+         order by {ordered} limit $1",
         texts = key_texts(plan),
-        key = key_columns(plan),
+        key = key_columns(plan, ""),
+        ordered = key_columns(plan, "s."),
         old = table(plan.old()),
     )
 }
 
-/// A quarter of the keys from each end, the rest from pages anywhere. Binds the number of keys.
-fn page_sample(plan: &Plan, rows: u64, count: u32) -> String {
-    let percent = (100.0 * SAMPLE_EXCESS * f64::from(count) / rows as f64).min(100.0);
+/// The old table's size in pages, partitions included.
+async fn pages(connection: &mut PgConnection, plan: &Plan) -> sqlx::Result<f64> {
+    sqlx::query_scalar(
+        "select greatest(1, sum(pg_relation_size(oid)) / current_setting('block_size')::numeric)::float8
+         from pg_catalog.pg_class
+         where oid = to_regclass($1) or oid in (select relid from pg_partition_tree(to_regclass($1)))",
+    )
+    .bind(table(plan.old()))
+    .fetch_one(connection)
+    .await
+}
+
+/// A quarter of the keys from each end, the rest from this percentage of all pages. Binds the number
+/// of keys.
+fn page_sample(plan: &Plan, percent: f64) -> String {
+    let percent = percent.min(100.0);
     format!(
         "select {texts} from (
              (select {key} from {old} order by {key} limit $1 / 4)
              union (select {key} from {old} order by {descending} limit $1 / 4)
              union (select {key} from {old} tablesample system ({percent}) order by random() limit $1 - $1 / 4 * 2)
          ) as s
-         order by {key} limit $1",
+         order by {ordered} limit $1",
         texts = key_texts(plan),
-        key = key_columns(plan),
+        key = key_columns(plan, ""),
+        ordered = key_columns(plan, "s."),
         descending = plan.key().iter().map(|column| format!("{} desc", quote(&column.name))).collect::<Vec<_>>().join(", "),
         old = table(plan.old()),
     )
 }
 
-fn key_columns(plan: &Plan) -> String {
+/// The key's columns behind `prefix`. Unprefixed, `order by` would take them for the texts of the same
+/// name in the select list.
+fn key_columns(plan: &Plan, prefix: &str) -> String {
     let names: Vec<String> = plan.key().iter().map(|column| column.name.clone()).collect();
-    list("", &names)
+    list(prefix, &names)
 }
 
 /// The key's columns as texts that [`parse_key`] reads.
@@ -212,7 +232,11 @@ async fn take_one_away(connection: &mut PgConnection, plan: &Plan, key: &Key) ->
         .await;
     match deleted {
         Ok(_) => Ok(true),
-        Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation) => {
+        Err(error)
+            if error
+                .as_database_error()
+                .is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation) =>
+        {
             sqlx::raw_sql("rollback to savepoint crossfade_delete")
                 .execute(connection)
                 .await

@@ -187,10 +187,9 @@ pub(crate) fn collect(plan: &Plan, what: String, rows: &[sqlx::postgres::PgRow])
 /// The columns of a row as they travel, each under its own name: the new column's type first, so that
 /// both sides have been through the same type, then the form that travels.
 pub(crate) fn exported(plan: &Plan, alias: &str) -> String {
-    let columns = plan
-        .columns()
-        .iter()
-        .map(|column| format!("{} as {}", travelling(column.kind, &typed(column, alias)), quote(&column.name)));
+    let columns = plan.columns().iter().map(|column| {
+        format!("{} as {}", travelling(column.kind, &typed(column, alias)), quote(&column.name))
+    });
     columns.collect::<Vec<_>>().join(", ")
 }
 
@@ -199,7 +198,9 @@ pub(crate) fn exported(plan: &Plan, alias: &str) -> String {
 pub(crate) fn order(plan: &Plan, alias: &str) -> String {
     let of = |name: &String| {
         plan.columns().iter().find(|column| column.name == *name).map(|column| match column.kind {
-            ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => travelling(column.kind, &typed(column, alias)),
+            ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
+                travelling(column.kind, &typed(column, alias))
+            }
             ColumnKind::Text => format!("{} collate \"C\"", typed(column, alias)),
             _ => typed(column, alias),
         })

@@ -20,7 +20,7 @@ pub(crate) async fn installing_twice_is_installing_once<E: TestEngine>() {
 
 pub(crate) async fn two_installers_at_once_do_not_collide<E: TestEngine>() {
     let (_database, connected) = bare::<E>().await;
-    let (control, _) = E::seams(connected);
+    let control = E::database(connected.pool.clone()).control;
     let (one, other) = tokio::join!(control.install(), control.install());
     one.unwrap();
     other.unwrap();
@@ -31,7 +31,7 @@ pub(crate) async fn tables_that_are_not_crossfades_are_refused<E: TestEngine>() 
     let (_database, connected) = bare::<E>().await;
     let mut connection = connected.pool.acquire().await.unwrap();
     E::run(&mut connection, E::FOREIGN_TABLE.to_owned()).await.unwrap();
-    let (control, _) = E::seams(connected.clone());
+    let control = E::database(connected.pool.clone()).control;
     let error = control.install().await.unwrap_err();
     assert!(matches!(error, Error::ControlStore { .. }), "{error:?}");
     assert!(error.hint().is_some());
@@ -39,7 +39,7 @@ pub(crate) async fn tables_that_are_not_crossfades_are_refused<E: TestEngine>() 
 
 pub(crate) async fn a_store_without_tables_says_so<E: TestEngine>() {
     let (_database, connected) = bare::<E>().await;
-    let (control, _) = E::seams(connected);
+    let control = E::database(connected.pool.clone()).control;
     for error in [control.migration("moving").await.unwrap_err(), control.names().await.unwrap_err()] {
         assert!(matches!(error, Error::ControlStore { .. }), "{error:?}");
         assert!(error.hint().unwrap().contains("crossfade init"), "{error}");

@@ -1,7 +1,7 @@
 //! A job's transactions.
 
 use crossfade_migration_core::key::Key;
-use crossfade_migration_core::phase::{Epoch, Phase};
+use crossfade_migration_core::phase::{Epoch, Phase, Side};
 use crossfade_migration_core::work::Done;
 
 use super::engine::TestEngine;
@@ -43,6 +43,22 @@ pub(crate) async fn a_repair_follows_the_phase<E: TestEngine>() {
     world.enter(Phase::ReadNew).await;
     assert_eq!(repair().await, Done { copied: 0, repaired: 1, removed: 1 });
     assert_eq!(world.subscriptions().await, ["1 a gold"]);
+}
+
+pub(crate) async fn keys_that_are_equal_are_retired_and_others_left<E: TestEngine>() {
+    let world = World::<E>::new(subscriptions()).await;
+    world.run("insert into customers (id, plan_a) values (1, 'gold'), (2, 'tin')").await;
+    let keys = world.coerce(&[1, 2]);
+    world.store.copy(&world.subject, Epoch(1), &keys).await.unwrap();
+    world.run("update customers set plan_a = 'written behind our back' where id = 2").await;
+    let retired = world.store.retire_equal(&world.subject, Epoch(1), &keys).await.unwrap();
+    assert_eq!((retired.retired, retired.left), (world.coerce(&[1]), world.coerce(&[2])));
+    assert_eq!(world.read(Side::Old).await.unwrap(), ["2,a,written behind our back"]);
+    let judge = |_: &_| world.coerce(&[2]);
+    let retired = world.store.retire(&world.subject, Epoch(1), &keys, &judge).await.unwrap();
+    assert_eq!((retired.retired, retired.left), (world.coerce(&[2]), world.coerce(&[1])));
+    assert!(world.read(Side::Old).await.unwrap().is_empty());
+    assert_eq!(world.subscriptions().await, ["1 a gold", "2 a tin"]);
 }
 
 pub(crate) async fn a_copy_of_many_keys_is_split<E: TestEngine>() {

@@ -1,8 +1,6 @@
 //! What the suite needs to know of an engine beside its seams.
 
-use std::sync::Arc;
-
-use crossfade_migration_core::connect::{Connected, Control, Engine, Store};
+use crossfade_migration_core::connect::Engine;
 use crossfade_test_harness::TestDatabase;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,10 +17,7 @@ pub(crate) trait TestEngine: Engine {
     const FOREIGN_TABLE: &str;
 
     /// An empty database.
-    fn database() -> BoxFuture<'static, TestDatabase<Self>>;
-
-    /// The seams, on a connected database.
-    fn seams(connected: Connected<Self>) -> (Arc<dyn Control>, Arc<dyn Store>);
+    fn fresh() -> BoxFuture<'static, TestDatabase<Self>>;
 
     /// Runs any number of statements.
     fn run(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Result<(), sqlx::Error>>;
@@ -42,12 +37,8 @@ impl TestEngine for Sqlite {
     const UUID: &str = "blob";
     const FOREIGN_TABLE: &str = "create table crossfade_migration (mine integer)";
 
-    fn database() -> BoxFuture<'static, TestDatabase<Self>> {
+    fn fresh() -> BoxFuture<'static, TestDatabase<Self>> {
         crossfade_test_harness::sqlite().boxed()
-    }
-
-    fn seams(connected: Connected<Self>) -> (Arc<dyn Control>, Arc<dyn Store>) {
-        (Arc::new(connected.clone()), Arc::new(connected))
     }
 
     fn run(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Result<(), sqlx::Error>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossfade_migration_core::Error;
 use crossfade_migration_core::fence::Fence;
-use crossfade_migration_core::mirror::{Direction, Mirror};
+use crossfade_migration_core::mirror::Direction;
 use crossfade_migration_core::phase::{Epoch, Phase};
 
 use super::engine::TestEngine;

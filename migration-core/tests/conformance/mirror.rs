@@ -1,8 +1,7 @@
 //! The mirror in both directions, and what else is done to keys under lock.
 
 use crossfade_migration_core::error::Error;
-use crossfade_migration_core::fence::Fence;
-use crossfade_migration_core::mirror::{Direction, Mirror, Mirrored};
+use crossfade_migration_core::mirror::{Direction, Mirrored};
 use crossfade_migration_core::phase::{Epoch, Phase};
 
 use super::engine::TestEngine;
@@ -97,6 +96,14 @@ pub(crate) async fn differing_keys_are_found<E: TestEngine>() {
     assert_eq!(world.differing(&[6, 5, 4, 3, 2, 1]).await, world.coerce(&[5, 4, 3, 2]));
     world.mirror(Direction::OldToNew, &[1, 2, 3, 4, 5, 6]).await;
     assert!(world.differing(&[1, 2, 3, 4, 5, 6]).await.is_empty());
+}
+
+pub(crate) async fn a_row_that_the_projection_gives_twice_differs<E: TestEngine>() {
+    let twice = "projection = \"select id as customer_id, 'a' as slot, plan_a as plan from customers where id in (:keys) union all select id, 'a', plan_a from customers where id in (:keys)\"";
+    let world = World::<E>::new(subscriptions().mapped(twice)).await;
+    world.run("insert into customers (id, plan_a) values (1, 'gold')").await;
+    world.run("insert into subscriptions (customer_id, slot, plan) values (1, 'a', 'gold')").await;
+    assert_eq!(world.differing(&[1]).await, world.coerce(&[1]));
 }
 
 pub(crate) async fn the_projection_comes_as_a_batch<E: TestEngine>() {

@@ -68,6 +68,7 @@ conformance! {
         the_reverse_brings_the_old_store_up_to_date,
         mirroring_no_key_still_fences,
         differing_keys_are_found,
+        a_row_that_the_projection_gives_twice_differs,
         the_projection_comes_as_a_batch,
         retiring_empties_the_projection,
         a_rolled_back_mirror_leaves_nothing,
@@ -76,6 +77,7 @@ conformance! {
         a_copy_inserts_what_is_absent_and_never_overwrites,
         a_copy_at_a_stale_epoch_does_nothing,
         a_repair_follows_the_phase,
+        keys_that_are_equal_are_retired_and_others_left,
         a_copy_of_many_keys_is_split,
     }
     keys {

@@ -1,13 +1,19 @@
 //! What only SQLite has: columns that prefer a type and hold any.
 
+use std::time::Duration;
+
 use crossfade_migration_core::Error;
 use crossfade_migration_core::catalog::ColumnKind;
+use crossfade_migration_core::connect::{AnyDatabase, Engine};
+use crossfade_migration_core::fence::Fence;
 use crossfade_migration_core::manifest::TableName;
 use crossfade_migration_core::mirror::Direction;
-use crossfade_migration_core::phase::{Phase, Side};
+use crossfade_migration_core::phase::{Phase, Ramp, Side, Standing};
 use sqlx::Sqlite;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
-use super::world::{Model, World, subscriptions};
+use super::engine::TestEngine;
+use super::world::{Model, PATIENCE, World, account, subscriptions};
 
 /// Documents whose fields move into columns of every affinity.
 fn documents() -> Model {
@@ -37,7 +43,7 @@ async fn values_are_compared_as_their_columns_store_them() {
         (2, r#"{"i": 7.0, "t": 1.5, "r": "2.25", "n": "1e3", "d": 1700000000, "f": 0, "j": 12, "u": "1"}"#),
         (3, r#"{"i": null, "t": "x", "r": 0.1, "n": 0.30000000000000004, "d": "", "j": "12", "u": 1.0}"#),
         (4, r#"{"i": " 42 ", "t": "007", "r": 1e300, "n": "abc", "d": "12.50", "j": 1.0, "u": null}"#),
-        (5, r#"{"i": -9223372036854775808, "r": "0.1234567890123456789", "n": 9007199254740993}"#),
+        (5, r#"{"i": -9223372036854775808, "t": 2.0, "r": "0.1234567890123456789", "n": 9007199254740993}"#),
     ] {
         world.run(format!("insert into source values ({id}, '{doc}')")).await;
     }
@@ -76,7 +82,7 @@ async fn a_value_that_does_not_fit_is_named() {
     world.run("insert into target (id, r) values (1, x'00')").await;
     match world.read(Side::New).await {
         Err(Error::Value { what, column, .. }) => {
-            assert_eq!((what.as_str(), column.as_str()), ("table target", "r"))
+            assert_eq!((what.as_str(), column.as_str()), ("table target", "r"));
         }
         other => panic!("{other:?}"),
     }
@@ -137,6 +143,60 @@ async fn a_collation_that_ignores_case_does_not_hide_a_difference() {
 }
 
 #[tokio::test]
+async fn a_key_in_another_spelling_is_compared_as_the_database_does() {
+    let mut model = documents();
+    model.tables = "create table source (k text primary key not null collate nocase, v text);
+                    create table target (k text primary key not null collate nocase, v text);"
+        .to_owned();
+    model.old = "table = \"source\"\nkey = [\"k\"]".to_owned();
+    model.new = "table = \"target\"\nscope = [\"k\"]\nkey = [\"k\"]".to_owned();
+    model.mapping = "projection = \"select k, v from source where k in (:keys)\"".to_owned();
+    let world = World::<Sqlite>::new(model).await;
+    world.run("insert into source values ('ann', 'x'), ('bob', 'y')").await;
+    world.run("insert into target values ('ann', 'X'), ('bob', 'y')").await;
+    assert_eq!(world.differing(&["ANN", "BOB"]).await, world.coerce(&["ANN"]));
+}
+
+#[tokio::test]
+async fn without_the_write_ahead_log_the_fence_holds_and_long_reads_are_refused() {
+    let world = World::<Sqlite>::new(subscriptions()).await;
+    let path = world.url.strip_prefix("sqlite://").unwrap();
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::ZERO);
+    world.connected.pool.close().await;
+    let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
+    let mode: String = sqlx::query_scalar("pragma journal_mode = delete").fetch_one(&pool).await.unwrap();
+    assert_eq!(mode, "delete");
+    let AnyDatabase { control, store, .. } = Sqlite::database(pool.clone());
+    let change = async |patience| {
+        let registered = control.migration("moving").await.unwrap();
+        let to =
+            Standing { phase: Phase::DualWrite, ramp: Ramp::FULL, epoch: registered.standing.epoch.next() };
+        control.change(&registered, to, &account("testing"), patience).await
+    };
+
+    // The transaction has read under the old phase, so no change of it commits before it has ended.
+    let mut write = pool.begin().await.unwrap();
+    let id = world.subject.id;
+    let standing = Sqlite::fence(&mut write, id, "moving", None).await.unwrap();
+    let error = change(Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(error, Error::FenceTimeout { .. }), "{error:?}");
+    Sqlite::fence(&mut write, id, "moving", Some(standing.epoch)).await.unwrap();
+    write.commit().await.unwrap();
+
+    let mut read = pool.begin().await.unwrap();
+    assert_eq!(Sqlite::lines(&mut read, "select name from crossfade_migration".to_owned()).await, ["moving"]);
+    let error = change(Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(error, Error::FenceTimeout { .. }), "{error:?}");
+    read.commit().await.unwrap();
+    change(PATIENCE).await.unwrap();
+
+    match store.read_both(&world.subject).await {
+        Err(error @ Error::ControlStore { .. }) => assert!(error.hint().unwrap().contains("wal"), "{error}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+}
+
+#[tokio::test]
 async fn the_catalogue_tells_kinds_keys_and_defaults() {
     let world = World::<Sqlite>::new(documents()).await;
     world
@@ -148,7 +208,8 @@ async fn the_catalogue_tells_kinds_keys_and_defaults() {
              create unique index t_partial on t (d, a) where a is not null;
              create unique index t_expression on t (d, lower(a));
              create table s (id integer primary key, v any) strict;
-             create table w (k text primary key) without rowid;",
+             create table w (k text primary key) without rowid;
+             create view v as select * from w;",
         )
         .await;
     let table = async |name: &str| world.store.table(&TableName::parse(name).unwrap()).await.unwrap();
@@ -168,6 +229,8 @@ async fn the_catalogue_tells_kinds_keys_and_defaults() {
     assert!(!table("w").await.columns[0].nullable);
     let error = world.store.table(&TableName::parse("missing").unwrap()).await.unwrap_err();
     assert!(matches!(error, Error::NoTable { .. }), "{error:?}");
+    let error = world.store.table(&TableName::parse("v").unwrap()).await.unwrap_err();
+    assert!(matches!(&error, Error::NotATable { kind, .. } if kind == "a view"), "{error:?}");
     let error = world.store.columns_of("select 1 from nowhere").await.unwrap_err();
     assert!(matches!(&error, Error::Query { message, .. } if message.contains("nowhere")), "{error:?}");
 }

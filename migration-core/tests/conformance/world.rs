@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::array_value_to_string;
-use crossfade_migration_core::connect::{Connected, Control, Store};
+use crossfade_migration_core::connect::{AnyDatabase, Connected, Control, Store};
 use crossfade_migration_core::control::{Account, Changed, Registered};
 use crossfade_migration_core::fence::Fence;
 use crossfade_migration_core::key::Key;
@@ -82,7 +82,7 @@ pub(crate) struct World<E: TestEngine> {
 
 /// A database with nothing of crossfade's in it.
 pub(crate) async fn bare<E: TestEngine>() -> (TestDatabase<E>, Connected<E>) {
-    let database = E::database().await;
+    let database = E::fresh().await;
     let url = DatabaseUrl::parse(database.url()).unwrap();
     let pool = E::connect(&url).await.unwrap();
     (database, Connected { pool, url })
@@ -91,7 +91,7 @@ pub(crate) async fn bare<E: TestEngine>() -> (TestDatabase<E>, Connected<E>) {
 impl<E: TestEngine> World<E> {
     pub(crate) async fn new(model: Model) -> World<E> {
         let (database, connected) = bare::<E>().await;
-        let (control, store) = E::seams(connected.clone());
+        let AnyDatabase { control, store, .. } = E::database(connected.pool.clone());
         let mut connection = connected.pool.acquire().await.unwrap();
         E::run(&mut connection, model.tables.clone()).await.unwrap();
         drop(connection);

@@ -73,7 +73,7 @@ async fn keys_and_defaults_are_read() {
          create unique index expression on t ((e + 1));
          create unique index covering on t (e, c) include (b);
          alter table t add constraint late unique (e) deferrable;
-         insert into t (a, b, c) select n, n, n from generate_series(1, 12) as n",
+         insert into t (a, b, c, e) select n, n, n, n from generate_series(1, 12) as n",
     )
     .await;
     let table = fixture.store.table(&name("public.t")).await.unwrap();

@@ -65,7 +65,12 @@ pub(in crate::check) async fn explain(
     Ok(())
 }
 
-async fn plan_of(connection: &mut PgConnection, plan: &Plan, keys: &[Key], query: &str) -> sqlx::Result<Value> {
+async fn plan_of(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    keys: &[Key],
+    query: &str,
+) -> sqlx::Result<Value> {
     let statement = AssertSqlSafe(format!("explain (format json) {query}"));
     // Not kept as a prepared statement: the settings that it is planned under differ.
     let row = bind_keys(sqlx::query(statement), plan, keys).persistent(false).fetch_one(connection).await?;
@@ -109,7 +114,10 @@ mod tests {
     #[test]
     fn whole_reads_are_found_wherever_they_stand() {
         let plan = |node: &str| -> Value {
-            serde_json::from_str(&format!(r#"[{{"Plan": {{"Node Type": "Nested Loop", "Plans": [{node}]}}}}]"#)).unwrap()
+            serde_json::from_str(&format!(
+                r#"[{{"Plan": {{"Node Type": "Nested Loop", "Plans": [{node}]}}}}]"#
+            ))
+            .unwrap()
         };
         let tables = ["old".to_owned()];
         assert!(reads_whole(&plan(r#"{"Node Type": "Seq Scan", "Relation Name": "old"}"#), &tables));

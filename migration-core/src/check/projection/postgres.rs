@@ -69,8 +69,7 @@ impl<'p> ProjectionCheck<'p> {
         .map_err(failed())?;
         let types: HashMap<_, _> = types.into_iter().collect();
         let query = format!("select * from ({}) as p", plan.projection().render(&bound_keys(plan, 1)));
-        let statement =
-            connection.prepare(AssertSqlSafe(query).into_sql_str()).await.map_err(failed())?;
+        let statement = connection.prepare(AssertSqlSafe(query).into_sql_str()).await.map_err(failed())?;
         let given: HashMap<&str, &str> = sqlx::Statement::columns(&statement)
             .iter()
             .map(|column| (column.name(), column.type_info().name()))
@@ -111,12 +110,17 @@ impl<'p> ProjectionCheck<'p> {
     }
 
     /// Looks whether the keys give at once what they give one by one.
-    pub(in crate::check) async fn all_at_once(&mut self, connection: &mut PgConnection, keys: &[Key]) -> Result<()> {
+    pub(in crate::check) async fn all_at_once(
+        &mut self,
+        connection: &mut PgConnection,
+        keys: &[Key],
+    ) -> Result<()> {
         if self.has_errors {
             return Ok(());
         }
-        let hint = "let each row depend on its own key alone: no limit, window or aggregate over several keys";
-        let sql = format!("select count(*) from {}", self.keyed_projection());
+        let hint =
+            "let each row depend on its own key alone: no limit, window or aggregate over several keys";
+        let sql = format!("select count(p) from {}", self.keyed_projection());
         match self.run(connection, sql, keys).await? {
             Ok(rows) => {
                 let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(reading())?;
@@ -178,7 +182,9 @@ impl<'p> ProjectionCheck<'p> {
             list.push(format!("{kept} is null"));
             list.push(changed.clone());
             for value in [name, kept] {
-                list.push(format!("case when {changed} then left({value}::text, {SHOWN_CHARACTERS_MAX}) end"));
+                list.push(format!(
+                    "case when {changed} then left({value}::text, {SHOWN_CHARACTERS_MAX}) end"
+                ));
             }
         }
         let scope = || {
@@ -191,9 +197,17 @@ impl<'p> ProjectionCheck<'p> {
             bound_keys(self.plan, 1)
         );
         list.push(format!("{is_own} is not true"));
-        list.push(scope().map(|(column, _)| format!("coalesce({column}::text, 'NULL')")).collect::<Vec<_>>().join(" || ', ' || "));
+        list.push(
+            scope()
+                .map(|(column, _)| format!("coalesce({column}::text, 'NULL')"))
+                .collect::<Vec<_>>()
+                .join(" || ', ' || "),
+        );
         for column in self.row_key() {
-            list.push(format!("{}::text", travelling(column.kind, &format!("p.{}::{}", quote(&column.name), column.sql_type))));
+            list.push(format!(
+                "{}::text",
+                travelling(column.kind, &format!("p.{}::{}", quote(&column.name), column.sql_type))
+            ));
         }
         list.join(", ")
     }
@@ -224,7 +238,8 @@ impl<'p> ProjectionCheck<'p> {
                     shown(index * 4 + 2)?.unwrap_or_default(),
                     shown(index * 4 + 3)?.unwrap_or_default(),
                 );
-                let hint = "declare the column so that it holds every value, or shorten or round in the projection";
+                let hint =
+                    "declare the column so that it holds every value, or shorten or round in the projection";
                 self.fault(About::Rounding, index, message, hint);
             }
         }
@@ -262,7 +277,8 @@ impl<'p> ProjectionCheck<'p> {
     async fn diagnose(&mut self, connection: &mut PgConnection, key: &Key, message: String) -> Result<()> {
         self.has_errors = true;
         let keys = std::slice::from_ref(key);
-        let count = format!("select count(*) from {}", self.keyed_projection());
+        // A count of whole rows computes every column; a count of rows alone would leave them out.
+        let count = format!("select count(p) from {}", self.keyed_projection());
         if let Err(message) = self.run(connection, count, keys).await? {
             let message = format!("key {key}: the projection fails: {message}");
             self.fault(About::Error, usize::MAX, message, "mend the projection, or the row");
@@ -301,7 +317,10 @@ fn changed(column: &ColumnSchema, declared: &Declared) -> String {
     match &declared.given {
         None => format!("({whole} is distinct from {kept})"),
         Some(given) => {
-            format!("({whole} is distinct from {kept} or {name} is distinct from {name}::{}::{given})", column.sql_type)
+            format!(
+                "({whole} is distinct from {kept} or {name} is distinct from {name}::{}::{given})",
+                column.sql_type
+            )
         }
     }
 }
