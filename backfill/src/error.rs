@@ -507,10 +507,13 @@ impl Error {
                 "give the folder of the verification that opened new_only, or leave --baseline out".into()
             }
             Self::UnknownJob { .. } => "`crossfade jobs NAME` lists them".into(),
-            Self::JobInTheWay { migration, source_path, job, .. } => format!(
-                "finish it with `crossfade copy {migration} --findings {}`, or give it up with `crossfade cancel {migration} {job}`",
-                source_path.display()
-            ),
+            Self::JobInTheWay { migration, kind, source_path, job, .. } => {
+                let finish = match kind {
+                    JobKind::Copy => format!("crossfade copy {migration} --findings {}", source_path.display()),
+                    JobKind::Cleanup => format!("crossfade cleanup {migration}"),
+                };
+                format!("finish it with `{finish}`, or give it up with `crossfade cancel {migration} --job {job}`")
+            }
             Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
             Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),

@@ -155,3 +155,21 @@ pub(crate) async fn an_unfinished_copy_is_gone_on_with<E: TestEngine>() {
     let jobs = world.migration.queue.jobs(world.migration.subject.id).await.unwrap();
     assert_eq!(jobs.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Done]);
 }
+
+pub(crate) async fn an_unfinished_copy_whose_findings_are_lost_makes_room_for_a_new_round<E: TestEngine>() {
+    let world = World::<E>::new(40).await;
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let (findings, summary) = world.scan("first", 10).await;
+    let error = copy(&world.migration, &findings, Some(tunables()), &Silent, &cancel).await.unwrap_err();
+    assert!(matches!(error, Error::Stopped { .. }), "{error:?}");
+    fs::remove_file(findings.join(&summary.chunks[0].name)).unwrap();
+
+    let done = backfill(&world.migration, world.root(), &options(), &Silent, &Cancel::new()).await.unwrap();
+    assert!(done.clean);
+    assert_eq!(world.subscriptions().await, world.projected().await);
+    let jobs = world.migration.queue.jobs(world.migration.subject.id).await.unwrap();
+    let states: Vec<_> = jobs.iter().map(|job| job.state).collect();
+    assert_eq!(states, [JobState::Done, JobState::Failed], "newest first");
+    assert!(jobs[1].error.as_ref().unwrap().contains(&summary.chunks[0].name));
+}

@@ -128,5 +128,26 @@ pub(crate) async fn a_stopped_cleanup_goes_on_where_it_was<E: TestEngine>() {
     let report = cleaned(&world, None).await.unwrap();
     assert!(report.clean, "{report:?}");
     assert_eq!(report.retired.to_string(), keys[0], "each key is counted once over both runs");
-    assert_eq!(world.migration.queue.jobs(world.migration.subject.id).await.unwrap().len(), 3 - 1);
+    assert_eq!(
+        world.migration.queue.jobs(world.migration.subject.id).await.unwrap().len(),
+        2,
+        "the copy and one cleanup"
+    );
+}
+
+pub(crate) async fn a_cleanup_whose_work_is_damaged_begins_again<E: TestEngine>() {
+    let world = World::<E>::new(20).await;
+    moved(&world).await;
+    let cancel = Cancel::new();
+    let progress = |update: &Update| {
+        if update.stage == Stage::Retire {
+            cancel.cancel();
+        }
+    };
+    let options = CleanupOptions { baseline: None, tunables: Some(tunables()) };
+    cleanup(&world.migration, world.root(), &options, &progress, &cancel).await.unwrap_err();
+    let job = world.migration.queue.jobs(world.migration.subject.id).await.unwrap().remove(0);
+    std::fs::write(job.source.join("work.json"), "{").unwrap();
+    let report = cleaned(&world, None).await.unwrap();
+    assert!(report.clean && report.job != Some(job.id), "{report:?}");
 }

@@ -61,6 +61,7 @@ on_every_engine! {
         an_interrupted_export_is_no_snapshot_and_is_done_again,
         rounds_end_and_say_what_is_left,
         an_unfinished_copy_is_gone_on_with,
+        an_unfinished_copy_whose_findings_are_lost_makes_room_for_a_new_round,
     }
     cleanup {
         what_was_verified_is_removed_and_the_rest_is_left,
@@ -68,6 +69,7 @@ on_every_engine! {
         a_chosen_baseline_is_followed_and_a_wrong_one_refused,
         nothing_is_removed_before_new_only_or_without_a_mapping,
         a_stopped_cleanup_goes_on_where_it_was,
+        a_cleanup_whose_work_is_damaged_begins_again,
     }
     crash {
         a_worker_that_was_killed_in_the_middle_of_a_chunk_loses_nothing,
