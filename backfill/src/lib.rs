@@ -53,12 +53,15 @@
 mod durable;
 mod error;
 pub mod findings;
+pub mod import;
+pub mod inspect;
 mod keys;
 pub mod row_hash;
 pub mod scan;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+mod text;
 
 pub use error::{Error, Result};
 pub use row_hash::KeyHash;

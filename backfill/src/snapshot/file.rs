@@ -254,6 +254,17 @@ impl DataFile {
             .map_err(|error| self.corrupt_somewhere(error.to_string()))
     }
 
+    /// These columns of one row, which is counted over the whole snapshot and is in this file.
+    pub(crate) fn row(&self, positions: &[usize], row: u64) -> Result<RecordBatch> {
+        let pages = self.page_metadata()?;
+        let batch = self.contained(|| Ok(self.select(&pages, positions, &[row])?.next()))?;
+        match batch {
+            Some(Ok(batch)) if batch.num_rows() == 1 => Ok(batch),
+            Some(Err(error)) => Err(self.corrupt_somewhere(error.to_string())),
+            Some(Ok(_)) | None => Err(self.corrupt_somewhere(format!("row {row} is not in it"))),
+        }
+    }
+
     /// A reader of all columns of all rows, in order.
     pub(crate) fn batches(&self) -> Result<ParquetRecordBatchReader> {
         ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), self.metadata.clone())

@@ -94,6 +94,22 @@ impl<'a> RowGroups<'a> {
         Ok(self.first_row(group) + within as u64)
     }
 
+    /// The rows that have the only key in `key`.
+    pub(crate) fn rows_of_key(&self, key: &Keys) -> Result<Range<u64>> {
+        let start = self.lower_bound(key, self.len() / 2)?;
+        let mut end = start;
+        for index in self.at_row(start)..self.len() {
+            let keys = self.keys(index)?;
+            let first = (end - self.first_row(index)) as usize;
+            let equal = (first..keys.rows()).take_while(|&row| keys.compare(row, key, 0).is_eq()).count();
+            end += equal as u64;
+            if first + equal < keys.rows() {
+                break;
+            }
+        }
+        Ok(start..end)
+    }
+
     pub(crate) fn at_row(&self, row: u64) -> usize {
         self.groups.partition_point(|group| group.rows().end <= row)
     }

@@ -1,6 +1,5 @@
 //! Writes a snapshot from batches in key order.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::file::PartChecksums;
 use super::layout::{Layout, writer_properties};
 use super::manifest::{FORMAT_VERSION, SnapshotFile, SnapshotManifest, checksum_text};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
-use crate::durable::{DurableFile, remove_leftovers, write_json};
+use crate::durable::{DurableFile, claim, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::{Ascent, Keys, key_type};
 use crate::row_hash::{ROW_HASH_VERSION, row_hashes};
@@ -78,7 +77,7 @@ impl SnapshotWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotPresent`]; [`Error::KeyColumnAbsent`], [`Error::KeyType`] or [`Error::ColumnType`] if the
+    /// [`Error::SnapshotPresent`] or [`Error::FolderTaken`]; [`Error::KeyColumnAbsent`], [`Error::KeyType`] or [`Error::ColumnType`] if the
     /// header's columns cannot be a snapshot; [`Error::Io`] or [`Error::DiskFull`].
     pub fn create(folder: impl Into<PathBuf>, header: SnapshotHeader) -> Result<Self> {
         Self::create_with_layout(folder.into(), header, Layout::default())
@@ -93,11 +92,10 @@ impl SnapshotWriter {
         // An empty batch finds out whether every column has a canonical encoding.
         row_hashes(&RecordBatch::new_empty(header.schema.clone()))?;
 
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         if folder.join(MANIFEST_FILE).exists() {
             return Err(Error::SnapshotPresent { path: folder });
         }
-        remove_leftovers(&folder, FILE_PREFIX)?;
+        claim(&folder, FILE_PREFIX)?;
         let stored_schema = stored_schema(&header.schema, &key_positions);
         Ok(Self {
             folder,
@@ -179,6 +177,7 @@ impl SnapshotWriter {
             files: self.files,
         };
         write_json(&self.folder.join(MANIFEST_FILE), &manifest)?;
+        release(&self.folder, FILE_PREFIX)?;
         Ok(manifest)
     }
 
