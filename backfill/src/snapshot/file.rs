@@ -12,6 +12,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
     RowSelection,
@@ -143,6 +144,19 @@ impl DataFile {
                 u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0)
             })
             .sum()
+    }
+
+    /// The smallest key of each row group, which is its first, where the footer says it exactly. For keys of one column.
+    pub(crate) fn smallest_keys(&self) -> Option<ArrayRef> {
+        let name = self.metadata.schema().field(*self.key_positions.first()?).name();
+        let schema = self.metadata.parquet_schema();
+        let statistics = StatisticsConverter::try_new(name, self.metadata.schema(), schema).ok()?;
+        let row_groups = self.metadata.metadata().row_groups();
+        let exact = statistics.row_group_is_min_value_exact(row_groups).ok()?;
+        if exact.true_count() < row_groups.len() {
+            return None;
+        }
+        statistics.row_group_mins(row_groups).ok()
     }
 
     /// How many stored bytes a column has in the whole file.
