@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
+use crossfade_migration_core::phase::Epoch;
 use parquet::errors::ParquetError;
 
+use crate::queue::{Job, JobId, JobKind, JobSpec, JobState};
 use crate::snapshot::Side;
 
 /// The result of everything in this crate that can fail.
@@ -307,9 +309,158 @@ pub enum Error {
     /// A worker thread died. This is a bug here, not in the data.
     #[error("a scan thread stopped without a result")]
     WorkerLost,
+
+    /// A database, or what migration-core makes of it.
+    #[error(transparent)]
+    Core(#[from] crossfade_migration_core::Error),
+    /// A key that its database would not take.
+    #[error("could not {action} key {key}: {source}")]
+    Key {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// The key.
+        key: String,
+        /// The database's answer.
+        source: crossfade_migration_core::Error,
+    },
+    /// Findings were made at another epoch than the migration stands at.
+    #[error("{} was made at epoch {found}, and the migration is at epoch {expected}", path.display())]
+    OtherEpoch {
+        /// The findings' folder.
+        path: PathBuf,
+        /// The migration's epoch.
+        expected: i64,
+        /// The findings'.
+        found: i64,
+    },
+    /// The migration moved on while something was under way.
+    #[error(
+        "migration {migration} has moved on from epoch {from} to {to} during the {what}; nothing was done at the new epoch"
+    )]
+    MovedOn {
+        /// The migration.
+        migration: String,
+        /// What was under way.
+        what: &'static str,
+        /// The epoch that it began at.
+        from: i64,
+        /// The epoch now.
+        to: i64,
+    },
+    /// Something that makes no sense in this phase.
+    #[error("migration {migration} is in {phase}: {why}")]
+    WrongPhase {
+        /// The migration.
+        migration: String,
+        /// Where it stands.
+        phase: crossfade_migration_core::phase::Phase,
+        /// Why not.
+        why: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The manifest does not say how old data is removed.
+    #[error("migration {migration} has no mapping.retire, so nothing can be removed from the old store")]
+    NotRetirable {
+        /// The migration.
+        migration: String,
+        /// The old table.
+        old: String,
+    },
+    /// A baseline that cannot be compared with what the projection gives today.
+    #[error("{} is no baseline for migration {migration}: {why}", path.display())]
+    Baseline {
+        /// The snapshot's folder.
+        path: PathBuf,
+        /// The migration.
+        migration: String,
+        /// Why not.
+        why: String,
+    },
+    /// A job that there is not.
+    #[error("there is no job {job}")]
+    UnknownJob {
+        /// Its number.
+        job: JobId,
+    },
+    /// An unfinished job of the same kind works on something else.
+    #[error("job {job} of migration {migration} is {state} and works on {}; one {kind} at a time", source_path.display())]
+    JobInTheWay {
+        /// The migration.
+        migration: String,
+        /// What both do.
+        kind: JobKind,
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+        /// What it works on.
+        source_path: PathBuf,
+    },
+    /// A job could not be brought to its end.
+    #[error("job {job} of migration {migration} failed: {error}")]
+    JobFailed {
+        /// The migration.
+        migration: String,
+        /// The job.
+        job: JobId,
+        /// Why, in the words of the worker that met it.
+        error: String,
+    },
+    /// An operator cancelled the job while it ran.
+    #[error("job {job} of migration {migration} was cancelled")]
+    JobCancelled {
+        /// The migration.
+        migration: String,
+        /// The job.
+        job: JobId,
+    },
+    /// What was under way was stopped by its caller.
+    #[error("the {what} was stopped; what it has done stays done")]
+    Stopped {
+        /// What was under way.
+        what: &'static str,
+    },
+    /// The folder belongs to a run that is still going on.
+    #[error("{} is in use by another process", path.display())]
+    FolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
 }
 
 impl Error {
+    /// A database error, with what was being done.
+    pub(crate) fn database(doing: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
+        let wrap = crossfade_migration_core::Error::database(doing);
+        move |source| Self::Core(wrap(source))
+    }
+
+    pub(crate) fn job_in_the_way(spec: &JobSpec, job: &Job) -> Self {
+        Self::JobInTheWay {
+            migration: spec.name.clone(),
+            kind: job.kind,
+            job: job.id,
+            state: job.state,
+            source_path: job.source.clone(),
+        }
+    }
+
+    /// Why a job of an earlier epoch has failed.
+    pub(crate) fn superseded(from: Epoch, to: Epoch) -> String {
+        format!("the migration has moved on from epoch {from} to {to}")
+    }
+
+    /// Whether the same call may succeed when it is made again a moment later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            // A passed epoch stays passed: what was found at it has to be found again.
+            Self::Core(crossfade_migration_core::Error::StaleEpoch { .. }) => false,
+            Self::Core(error) | Self::Key { source: error, .. } => error.is_retryable(),
+            _ => false,
+        }
+    }
+
     /// What the caller can do next, where there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -368,6 +519,25 @@ impl Error {
             Self::FindingsSummary { .. } | Self::FindingsVersion { .. } | Self::ChunkAbsent { .. } => {
                 "run `crossfade scan` again".into()
             }
+            Self::Core(error) | Self::Key { source: error, .. } => return error.hint(),
+            Self::OtherEpoch { .. } => "the phase or the ramp has changed since: run `crossfade backfill`, or take a new snapshot and scan it".into(),
+            Self::MovedOn { .. } => "run the same command again: it starts with fresh snapshots".into(),
+            Self::WrongPhase { hint, .. } => (*hint).into(),
+            Self::NotRetirable { old, .. } => format!(
+                "write the statements that take the moved data out of {old} for a set of keys as mapping.retire, with :keys \
+                 where the key filter goes; afterwards the projection must give no rows for these keys"
+            ),
+            Self::Baseline { .. } => {
+                "give the folder of the verification that opened new_only, or leave --baseline out".into()
+            }
+            Self::UnknownJob { .. } => "`crossfade jobs NAME` lists them".into(),
+            Self::JobInTheWay { migration, source_path, job, .. } => format!(
+                "finish it with `crossfade copy {migration} --findings {}`, or give it up with `crossfade cancel {migration} {job}`",
+                source_path.display()
+            ),
+            Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
+            Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
+            Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
             Self::Io { .. }
             | Self::Arrow { .. }
             | Self::ParquetWrite { .. }
@@ -388,6 +558,13 @@ impl Error {
                 | Self::Cancelled { .. }
                 | Self::WorkerLost
                 | Self::Encode { .. }
+                | Self::Core(_)
+                | Self::Key { .. }
+                | Self::MovedOn { .. }
+                | Self::JobFailed { .. }
+                | Self::JobCancelled { .. }
+                | Self::Stopped { .. }
+                | Self::FolderInUse { .. }
         )
     }
 

@@ -50,18 +50,32 @@
 //! # }
 //! ```
 
+mod cancel;
+pub mod cleanup;
+pub mod copy;
 mod durable;
 mod error;
+pub mod export;
 pub mod findings;
 pub mod import;
 pub mod inspect;
 mod keys;
+mod migration;
+pub mod progress;
+pub mod queue;
+pub mod rounds;
 pub mod row_hash;
 pub mod scan;
+mod scope_keys;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
 mod text;
+pub mod verify;
+mod workers;
+pub mod workspace;
 
+pub use cancel::Cancel;
 pub use error::{Error, Result};
+pub use migration::Migration;
 pub use row_hash::KeyHash;

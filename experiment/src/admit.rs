@@ -57,11 +57,11 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
     }
 
     /// Leave for a call with one candidate in line.
-    pub(crate) fn enter_in_line(&self, key: &[u8]) -> Option<(Ticket, Subject)> {
+    #[inline]
+    pub(crate) fn enter_in_line(&self, key: &[u8]) -> Option<Ticket> {
         let inner = &self.inner;
-        let decision = inner.decide(key);
-        let ticket = inner.open(&inner.roster.only, key, &decision)?;
-        Some((ticket, inner.subject(key)))
+        let only = &inner.roster.only;
+        inner.open(only, only.ledger.open_in_line(), key, &inner.decide(key))
     }
 
     /// Leave for a call off the caller's path, whose candidates share a slot.
@@ -97,8 +97,14 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
     }
 
     /// Opens a candidate's account of a call, and settles it at once if the candidate is not to run.
-    pub(crate) fn open(&self, candidate: &Candidate, key: &[u8], decision: &Decision) -> Option<Ticket> {
-        let mut entry = candidate.open();
+    #[inline]
+    pub(crate) fn open(
+        &self,
+        candidate: &Candidate,
+        mut entry: Entry,
+        key: &[u8],
+        decision: &Decision,
+    ) -> Option<Ticket> {
         match decision {
             Decision::TakePart => {
                 let now = || self.clock.now_ns();
@@ -130,6 +136,12 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
             }
         }
         None
+    }
+
+    /// As [`open`](Self::open), of the only candidate, off the caller's path.
+    pub(crate) fn open_only(&self, key: &[u8], decision: &Decision) -> Option<Ticket> {
+        let only = &self.roster.only;
+        self.open(only, only.ledger.open(), key, decision)
     }
 
     pub(crate) fn subject(&self, key: &[u8]) -> Subject {

@@ -109,8 +109,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
     {
         let inner = &self.inner;
         let (decision, slot) = self.enter_off_path(key);
-        let (Some(mut ticket), slot @ Some(_)) = (inner.open(&inner.roster.only, key, &decision), slot)
-        else {
+        let (Some(mut ticket), slot @ Some(_)) = (inner.open_only(key, &decision), slot) else {
             return control().await;
         };
         let Some((runtime, stop)) = inner.place(&mut ticket) else {
@@ -153,7 +152,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
     {
         let inner = &self.inner;
         let (decision, slot) = self.enter_off_path(key);
-        let (Some(mut ticket), Some(slot)) = (inner.open(&inner.roster.only, key, &decision), slot) else {
+        let (Some(mut ticket), Some(slot)) = (inner.open_only(key, &decision), slot) else {
             return control();
         };
         let Some((runtime, stop)) = inner.place(&mut ticket) else {

@@ -17,8 +17,7 @@ where
     N: FnOnce() -> F,
     F: Future<Output = T>,
 {
-    let future = catch_unwind(AssertUnwindSafe(build))?;
-    let mut held = Held(pin!(Some(future)));
+    let mut held = Held(pin!(Some(catch_unwind(AssertUnwindSafe(build))?)));
     let ended = poll_fn(|context| held.poll(context)).await;
     held.release();
     ended

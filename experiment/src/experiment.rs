@@ -145,7 +145,7 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
         self.inner.roster.drain(&self.inner.name)
     }
 
-    /// Eligible calls, of all candidates, that have not ended yet.
+    /// Eligible calls off the caller's path, of all candidates, that have not ended yet.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.inner.roster.in_flight()

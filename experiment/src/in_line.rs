@@ -9,11 +9,12 @@ use std::{
 };
 
 use crate::{
-    Branch, ErrorSummary, Experiment, Incomparable, Order, Outcome, Seen, Verdict, View,
-    admit::{Subject, Ticket},
+    Branch, ErrorSummary, Experiment, Hook, HookFailure, Incomparable, Order, Outcome, Seen, Verdict, View,
+    admit::Ticket,
     contain::{Caught, caught, drop_contained},
     experiment::Inner,
-    hooks::{Picture, panic_message},
+    hooks::{Assessment, Picture, guard, panic_message},
+    ledger::Bin,
     meter::{metered, metered_sync},
     sample::Draw,
     weigh::raised,
@@ -38,16 +39,30 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF,
         NF: Future<Output = Result<V, E>>,
     {
-        match self.draw(key.as_ref()) {
+        let key = key.as_ref();
+        match self.draw(key) {
             Draw::Bare => return control().await,
             Draw::ForcedCandidate => return candidate().await,
             Draw::Sampled => {}
         }
         let inner = &*self.inner;
-        let Some((ticket, subject)) = self.enter_in_line(key.as_ref()) else {
+        let Some(ticket) = self.enter_in_line(key) else {
             return control().await;
         };
-        let (clock, cpu) = (&inner.clock, inner.measures_cpu);
+        let clock = &inner.clock;
+        if inner.order == Order::ControlFirst && !inner.measures_cpu {
+            // The common case by itself: each layer around a future costs nanoseconds.
+            let began = clock.tick();
+            let old = control().await;
+            let between = clock.tick();
+            let new = caught(candidate).await;
+            let ended = clock.tick();
+            let control = Side { output: &old, wall_ns: clock.between(began, between), cpu: None };
+            let candidate = Side { output: new, wall_ns: clock.between(between, ended), cpu: None };
+            inner.settle_in_line(ticket, key, control, candidate);
+            return old;
+        }
+        let cpu = inner.measures_cpu;
         let began = clock.tick();
         let (old, new) = match inner.order {
             Order::Concurrent => {
@@ -74,7 +89,9 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
                 (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
             }
         };
-        inner.settle_in_line(ticket, &subject, old, new)
+        let control = Side { output: &old.output, wall_ns: old.wall_ns, cpu: old.cpu };
+        inner.settle_in_line(ticket, key, control, new);
+        old.output
     }
 
     /// As [`run_in_line`](Self::run_in_line), for code that does not await. [`Order::Concurrent`] means
@@ -101,7 +118,7 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         N: FnOnce() -> Result<V, E>,
     {
         let inner = &*self.inner;
-        let Some((ticket, subject)) = self.enter_in_line(key) else {
+        let Some(ticket) = self.enter_in_line(key) else {
             return control();
         };
         let (clock, cpu) = (&inner.clock, inner.measures_cpu);
@@ -120,7 +137,9 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             let ended = clock.tick();
             (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
         };
-        inner.settle_in_line(ticket, &subject, old, new)
+        let control = Side { output: &old.output, wall_ns: old.wall_ns, cpu: old.cpu };
+        inner.settle_in_line(ticket, key, control, new);
+        old.output
     }
 }
 
@@ -138,18 +157,57 @@ impl<T> Side<T> {
 }
 
 impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
+    /// Compares, settles and publishes. Two values that agree, with nobody to tell, are most calls: they take
+    /// the short way.
+    #[inline]
     fn settle_in_line(
         &self,
-        ticket: Ticket,
-        subject: &Subject,
-        control: Side<Result<V, E>>,
+        mut ticket: Ticket,
+        key: &[u8],
+        control: Side<&Result<V, E>>,
         candidate: Side<Caught<Result<V, E>>>,
-    ) -> Result<V, E> {
+    ) {
+        let mut failures = Vec::new();
+        let mut assessment = None;
+        if let (Ok(old), Ok(Ok(new))) = (control.output, &candidate.output) {
+            assessment = self.assess_values(old, new, &mut failures);
+            if assessment == Some(Assessment::Agree)
+                && failures.is_empty()
+                && self.hooks.cohort.is_none()
+                && !self.is_wanted(&Verdict::Matched)
+            {
+                self.roster.only.breaker.succeeded(ticket.pass);
+                let (control_ns, candidate_ns) = self.durations(control.wall_ns, candidate.wall_ns);
+                ticket.entry.record_latencies(control_ns, candidate_ns);
+                ticket.entry.settle(Bin::Matched);
+                drop_contained(candidate.output);
+                return;
+            }
+        }
+        self.settle_in_full(ticket, key, control, candidate, assessment, failures);
+    }
+
+    fn assess_values(&self, old: &V, new: &V, failures: &mut Vec<HookFailure>) -> Option<Assessment> {
+        let both = self.look(Ok(old), failures, |old, failures| {
+            self.look(Ok(new), failures, |new, failures| self.hooks.assess(old, new, failures))
+        });
+        both.flatten()
+    }
+
+    #[inline(never)]
+    fn settle_in_full(
+        &self,
+        ticket: Ticket,
+        key: &[u8],
+        control: Side<&Result<V, E>>,
+        candidate: Side<Caught<Result<V, E>>>,
+        assessment: Option<Assessment>,
+        mut failures: Vec<HookFailure>,
+    ) {
         let Ticket { mut entry, pass } = ticket;
         let only = &*self.roster.only;
         let now = || self.clock.now_ns();
         let old = control.output;
-        let mut failures = Vec::new();
         let old_error = old.as_ref().err().map(|error| self.summarize(error, &mut failures));
         let (control_ns, candidate_ns) = self.durations(control.wall_ns, candidate.wall_ns);
         let (verdict, mut picture, new_outcome) = match candidate.output {
@@ -166,8 +224,12 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
                 }
                 let new_seen = seen(&new, new_error.as_ref());
                 let (verdict, picture) = self
-                    .look(seen(&old, old_error.as_ref()), &mut failures, |old, failures| {
-                        self.look(new_seen, failures, |new, failures| self.weigh(old, new, failures))
+                    .look(seen(old, old_error.as_ref()), &mut failures, |old, failures| {
+                        self.look(new_seen, failures, |new, failures| {
+                            let assessment =
+                                assessment.unwrap_or_else(|| self.hooks.assess(old, new, failures));
+                            self.weigh_as(assessment, old, new, failures)
+                        })
                     })
                     .flatten()
                     .unwrap_or_else(|| (Verdict::Incomparable(Incomparable::Hook), Picture::default()));
@@ -178,10 +240,10 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
                 (verdict, picture, new_error.map_or(Outcome::Value, Outcome::Error))
             }
         };
-        if let (Some(cohort), Some(key), Ok(value)) = (&self.hooks.cohort, &subject.key, &old) {
+        if let (Some(cohort), Ok(value)) = (&self.hooks.cohort, old) {
             let named = self.look(Ok(value), &mut failures, |old, failures| {
                 let old = old.ok()?;
-                crate::hooks::guard(crate::Hook::Cohort, failures, || cohort(key, old))
+                guard(Hook::Cohort, failures, || cohort(key, old))
             });
             if let Some(cohort) = named.flatten() {
                 only.ledger.assign(&mut entry, &cohort);
@@ -189,20 +251,21 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         }
         entry.settle(verdict.bin());
         let raises = self.raises && verdict.is_mismatch();
-        if raises || self.is_wanted(&verdict) {
-            let old_outcome = old_error.map_or(Outcome::Value, Outcome::Error);
-            let old = Branch::new(old_outcome, control_ns, control.cpu, &mut picture.old);
-            let new = Branch::new(new_outcome, candidate_ns, candidate.cpu, &mut picture.new);
-            let differences = picture.differences;
-            let observation =
-                self.observation(only, &entry, subject, (old, new), verdict, differences, failures);
-            self.publish(&observation);
-            if raises {
-                drop(entry);
-                panic!("{}", raised(&observation));
-            }
+        if !raises && !self.is_wanted(&verdict) {
+            return;
         }
-        old
+        let old_outcome = old_error.map_or(Outcome::Value, Outcome::Error);
+        let old_side = Branch::new(old_outcome, control_ns, control.cpu, &mut picture.old);
+        let new_side = Branch::new(new_outcome, candidate_ns, candidate.cpu, &mut picture.new);
+        let subject = self.subject(key);
+        let sides = (old_side, new_side);
+        let differences = picture.differences;
+        let observation = self.observation(only, &entry, &subject, sides, verdict, differences, failures);
+        self.publish(&observation);
+        if raises {
+            drop(entry);
+            panic!("{}", raised(&observation));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::{Tally, Totals, sketch::SharedSketch};
 
@@ -102,9 +102,31 @@ impl Page {
 /// or the process went away.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    page: Arc<Page>,
+    page: Held,
     cut_off: Bin,
     settled: bool,
+}
+
+/// How an entry keeps its page.
+#[derive(Debug)]
+enum Held {
+    /// By a reference count: such calls are in flight for all to see.
+    Counted(Arc<Page>),
+    /// At half the cost, for calls in line: nobody waits for those. Once the page is retired it is
+    /// counted too, by `ArcSwap`'s doing.
+    Pinned(Guard<Arc<Page>>),
+}
+
+impl std::ops::Deref for Held {
+    type Target = Page;
+
+    #[inline]
+    fn deref(&self) -> &Page {
+        match self {
+            Self::Counted(page) => page,
+            Self::Pinned(page) => page,
+        }
+    }
 }
 
 impl Entry {
@@ -170,7 +192,14 @@ impl Ledger {
 
     #[inline]
     pub(crate) fn open(&self) -> Entry {
-        Entry { page: self.front.load_full(), cut_off: Bin::Incomparable, settled: false }
+        let page = Held::Counted(self.front.load_full());
+        Entry { page, cut_off: Bin::Incomparable, settled: false }
+    }
+
+    #[inline]
+    pub(crate) fn open_in_line(&self) -> Entry {
+        let page = Held::Pinned(self.front.load());
+        Entry { page, cut_off: Bin::Incomparable, settled: false }
     }
 
     /// Moves a call to its cohort's page. Beyond the cap of cohorts it goes to [`COHORT_OTHER`].
@@ -182,19 +211,20 @@ impl Ledger {
         if self.front.load().epoch == epoch {
             let full = other.cohorts.len() >= self.cohorts_max && !other.cohorts.contains_key(cohort);
             let cohort: Arc<str> = if full { COHORT_OTHER } else { cohort }.into();
-            entry.page = other.cohorts.entry(cohort).or_insert_with_key(page).clone();
+            entry.page = Held::Counted(other.cohorts.entry(cohort).or_insert_with_key(page).clone());
             return;
         }
         let known = |name: &str| {
             let mut pages = other.retired.iter();
             pages.find(|page| page.epoch == epoch && page.cohort.as_deref() == Some(name)).cloned()
         };
-        entry.page = known(cohort).or_else(|| known(COHORT_OTHER)).unwrap_or_else(|| {
+        let kept = known(cohort).or_else(|| known(COHORT_OTHER)).unwrap_or_else(|| {
             // An epoch gone by gets no new cohorts, but for the common one.
             let page = page(&COHORT_OTHER.into());
             other.retired.push(page.clone());
             page
         });
+        entry.page = Held::Counted(kept);
     }
 
     pub(crate) fn epoch(&self) -> u64 {

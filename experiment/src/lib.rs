@@ -56,7 +56,11 @@ mod weigh;
 
 pub use breaker::BreakerPolicy;
 pub use builder::Builder;
-pub use diff::{DiffKind, FieldDiff, FieldValue, Reveal, diff_json, diff_serialized};
+#[cfg(feature = "derive")]
+pub use crossfade_experiment_derive::Diff;
+pub use diff::{
+    Approximate, Diff, DiffKind, Differences, FieldDiff, FieldValue, Reveal, diff_json, diff_serialized,
+};
 pub use error::Error;
 pub use experiment::{Experiment, Order, Start};
 pub use hooks::{Comparison, Seen};
@@ -67,7 +71,9 @@ pub use noise::Noise;
 pub use observation::{
     Branch, ErrorSummary, Hook, HookFailure, Incomparable, Mismatch, Observation, Outcome, Verdict,
 };
-pub use publish::{PublishFn, Publisher};
+pub use publish::{
+    Examples, Group, JsonLines, PublishFn, Publisher, ToChannel, ToMetrics, ToTracing, Unmatched,
+};
 pub use recheck::RecheckPolicy;
 pub use runtime::CandidateRuntime;
 pub use sample::{Bucket, PPM_ALL, Sampling, Seed};

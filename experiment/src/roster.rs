@@ -5,11 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{
-    BreakerPolicy, Tally,
-    breaker::Breaker,
-    ledger::{Entry, Ledger},
-};
+use crate::{BreakerPolicy, Tally, breaker::Breaker, ledger::Ledger};
 
 /// One candidate.
 #[derive(Debug)]
@@ -23,11 +19,6 @@ impl Candidate {
     fn new(name: Arc<str>, epoch: u64, cohorts_max: usize, breaker: Option<BreakerPolicy>) -> Arc<Self> {
         let ledger = Ledger::new(epoch, name.clone(), cohorts_max);
         Arc::new(Self { name, ledger, breaker: Breaker::new(breaker) })
-    }
-
-    #[inline]
-    pub(crate) fn open(&self) -> Entry {
-        self.ledger.open()
     }
 }
 

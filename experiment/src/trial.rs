@@ -101,7 +101,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<V, E, L> {
             State::Forced(first @ None) => *first = Some(boxed()),
             State::Sampled { key, decision, runs, .. } => {
                 let candidate = self.inner.roster.named(name);
-                if let Some(ticket) = self.inner.open(&candidate, key, decision) {
+                if let Some(ticket) = self.inner.open(&candidate, candidate.ledger.open(), key, decision) {
                     runs.push(Run { candidate, ticket, build: boxed() });
                 }
             }

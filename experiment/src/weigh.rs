@@ -47,7 +47,18 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
         new: Seen<'_, L::Observed>,
         failures: &mut Vec<HookFailure>,
     ) -> (Verdict, Picture) {
-        let verdict = match self.hooks.assess(old, new, failures) {
+        self.weigh_as(self.hooks.assess(old, new, failures), old, new, failures)
+    }
+
+    /// As [`weigh`](Self::weigh), where the hooks were asked already.
+    pub(crate) fn weigh_as(
+        &self,
+        assessment: Assessment,
+        old: Seen<'_, L::Observed>,
+        new: Seen<'_, L::Observed>,
+        failures: &mut Vec<HookFailure>,
+    ) -> (Verdict, Picture) {
+        let verdict = match assessment {
             Assessment::Agree => Verdict::Matched,
             Assessment::Ignored => Verdict::Ignored,
             Assessment::Differ => Verdict::Mismatched(Mismatch::Unchecked),

@@ -23,6 +23,7 @@ pub mod ramp;
 pub mod read;
 mod retirement;
 pub mod rows;
+pub mod scaffold;
 pub mod template;
 pub mod transition;
 pub mod url;

@@ -63,7 +63,8 @@ impl<DB: Engine> Migration<DB> {
     ///
     /// `work` writes the store that [`WriteTransaction::primary`] names and calls
     /// [`WriteTransaction::mirror`] for each key that it has touched. It may run more than once, so
-    /// it should change nothing outside the transaction.
+    /// it should change nothing outside the transaction. Let it own what it captures (`async move`, with
+    /// values and no references): then the write can be part of a task that is spawned.
     ///
     /// # Errors
     /// What `work` returns, and crossfade's own errors turned into it.
@@ -91,7 +92,8 @@ impl<DB: Engine> Migration<DB> {
     /// result is the primary's.
     ///
     /// Before either runs, a key that the secondary does not have yet, or has otherwise, is brought
-    /// up to date, so that a partial update finds the row that it changes.
+    /// up to date, so that a partial update finds the row that it changes. As with [`Migration::write`],
+    /// closures that own what they capture can be part of a spawned task.
     ///
     /// # Errors
     /// What the closures return (either of them: the transaction is rolled back then), and
@@ -103,10 +105,13 @@ impl<DB: Engine> Migration<DB> {
         E: From<Error> + StdError + 'static,
     {
         let key = self.key(key)?;
-        self.write(async |transaction: &mut WriteTransaction<DB>| {
+        // The closure owns all that it uses: with references its future would not be `Send` in the
+        // eyes of the compiler, and no task that dual-writes could be spawned.
+        let migration = self.clone();
+        self.write(async move |transaction: &mut WriteTransaction<DB>| {
             let standing = transaction.standing();
-            let mirroring = standing.mirroring(self.is_in_ramp(&key, standing));
-            let can_reverse = !self.inner.subject.plan.reverse().is_empty();
+            let mirroring = standing.mirroring(migration.is_in_ramp(&key, standing));
+            let can_reverse = !migration.inner.subject.plan.reverse().is_empty();
             match (standing.phase.primary(), mirroring) {
                 (Side::Old, Mirroring::OldToNew) => {
                     transaction.mirror(&key).await?;
@@ -273,4 +278,29 @@ pub fn is_retryable(error: &(dyn StdError + 'static)) -> bool {
 fn backoff(tries: u32) -> Duration {
     let longest = Duration::from_millis(2) * 2_u32.pow(tries.min(8));
     longest.mul_f64(0.5 + f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_spawnable<T: Future + Send + 'static>(_: T) {}
+
+    /// Compiles, which is the test: web frameworks spawn the tasks that writes are part of.
+    #[expect(dead_code, reason = "there is nothing to run")]
+    fn writes_can_be_spawned<DB: Engine>(migration: Migration<DB>, name: String) {
+        let (one, other) = (migration.clone(), migration);
+        let (old, new) = (name.clone(), name.clone());
+        assert_spawnable(async move {
+            one.write(async move |transaction| {
+                transaction.mirror(name.len() as i64).await?;
+                Ok::<_, Error>(())
+            })
+            .await
+        });
+        assert_spawnable(async move {
+            let old = async move |_: &mut DB::Connection| Ok::<_, Error>(old.len());
+            other.dual_write(1, old, async move |_: &mut DB::Connection| Ok(new.len())).await
+        });
+    }
 }

@@ -41,7 +41,8 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Core(error) => core_status(error),
-            Failure::Backfill(error) => error.core().map_or(FAILED, core_status),
+            Failure::Backfill(crossfade::backfill::Error::Core(error)) => core_status(error),
+            Failure::Backfill(_) => FAILED,
             Failure::Usage { .. } | Failure::NoControlStore | Failure::Unconfirmed { .. } => USAGE,
             Failure::File { .. } | Failure::Exists(_) | Failure::Io(_) => FAILED,
         }
@@ -49,7 +50,9 @@ impl Failure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Failure::NoControlStore => Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned()),
+            Failure::NoControlStore => {
+                Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned())
+            }
             Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
             Failure::Usage { hint, .. } => Some((*hint).to_owned()),
             Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),

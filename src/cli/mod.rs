@@ -22,6 +22,7 @@ mod scan;
 mod snapshot;
 mod status;
 mod verify;
+mod work;
 
 use std::process::ExitCode;
 

@@ -116,6 +116,10 @@ pub trait Catalog: Send + Sync {
     /// [`crate::Error::NoTable`] when there is none.
     async fn table(&self, name: &TableName) -> Result<TableSchema>;
 
+    /// A query that gives no key which any row could have, to stand for `:keys` in a dry run: NULL in each of
+    /// the key's columns, comparable with them.
+    fn no_keys(&self, key: &[&ColumnSchema]) -> String;
+
     /// The names of the columns that a query gives, in order, without running it.
     ///
     /// # Errors

@@ -39,6 +39,12 @@ impl Catalog for Connected<Postgres> {
         })
     }
 
+    fn no_keys(&self, key: &[&ColumnSchema]) -> String {
+        // A NULL without a type is text by the time that it leaves a sub-select, which equals no integer.
+        let nulls: Vec<_> = key.iter().map(|column| format!("cast(null as {})", column.sql_type)).collect();
+        format!("select {}", nulls.join(", "))
+    }
+
     async fn columns_of(&self, query: &str) -> Result<Vec<String>> {
         let what = "the projection";
         let refused = |message: String| Error::Query { what: what.to_owned(), message };

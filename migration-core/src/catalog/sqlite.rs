@@ -16,14 +16,17 @@ use crate::quote::sqlite::table;
 impl Catalog for Connected<Sqlite> {
     async fn table(&self, name: &TableName) -> Result<TableSchema> {
         let doing = || Error::database(format!("reading the columns of {name}"));
-        let traits: Option<(bool, bool)> = sqlx::query_as(
-            "select strict, wr from pragma_table_list where name = ?1 collate nocase order by schema = 'main' desc limit 1",
+        let traits: Option<(bool, bool, bool)> = sqlx::query_as(
+            "select strict, wr, type = 'view' from pragma_table_list where name = ?1 collate nocase order by schema = 'main' desc limit 1",
         )
         .bind(&name.table)
         .fetch_optional(&self.pool)
         .await
         .map_err(doing())?;
-        let (is_strict, is_without_rowid) = traits.unwrap_or_default();
+        let (is_strict, is_without_rowid, is_view) = traits.unwrap_or_default();
+        if is_view {
+            return Err(Error::NotATable { table: name.clone(), kind: "a view".to_owned() });
+        }
         // `hidden` is 2 or 3 for generated columns, and 1 for a virtual table's arguments.
         let rows = sqlx::query(
             "select name, type, \"notnull\", dflt_value is not null, pk, hidden
@@ -69,13 +72,8 @@ impl Catalog for Connected<Sqlite> {
                 // A primary key may hold NULL in SQLite, but for these.
                 let is_rowid = is_rowid(&column);
                 let fills = is_rowid || (is_without_rowid && column.key_position > 0);
-                let sql_type = if column.sql_type.is_empty()
-                    || (is_strict && column.sql_type.eq_ignore_ascii_case("any"))
-                {
-                    UNTYPED.to_owned()
-                } else {
-                    column.sql_type
-                };
+                let is_any = is_strict && column.sql_type.eq_ignore_ascii_case("any");
+                let sql_type = if is_any { UNTYPED.to_owned() } else { column.sql_type };
                 ColumnSchema {
                     name: column.name,
                     kind: kind(&sql_type),
@@ -97,6 +95,11 @@ impl Catalog for Connected<Sqlite> {
             unique_keys,
             rows_estimate: rows.unsigned_abs(),
         })
+    }
+
+    fn no_keys(&self, key: &[&ColumnSchema]) -> String {
+        // NULL compares with anything here, and a declared type need not be one that a cast understands.
+        format!("select {}", vec!["null"; key.len()].join(", "))
     }
 
     async fn columns_of(&self, query: &str) -> Result<Vec<String>> {

@@ -15,8 +15,8 @@ use crate::key::KeyValue;
 use crate::phase::Side;
 use crate::plan::Plan;
 
-/// The type of a column that has none: it keeps every value as it is. No declared type reads so.
-pub(crate) const UNTYPED: &str = "(no type)";
+/// The type of a column that has none: it keeps every value as it is.
+pub(crate) const UNTYPED: &str = "";
 
 /// How many characters of a value an error shows.
 const SHOWN_MAX: usize = 60;
@@ -40,7 +40,7 @@ impl Affinity {
             Affinity::Integer
         } else if has(&["CHAR", "CLOB", "TEXT"]) {
             Affinity::Text
-        } else if has(&["BLOB"]) || declared.is_empty() || declared.eq_ignore_ascii_case(UNTYPED) {
+        } else if has(&["BLOB"]) || declared == UNTYPED {
             Affinity::Blob
         } else if has(&["REAL", "FLOA", "DOUB"]) {
             Affinity::Real
@@ -199,7 +199,10 @@ impl<'p> Layout<'p> {
             what: self.what.clone(),
             column: column.name.clone(),
             value: misfit.show(),
-            sql_type: column.sql_type.clone(),
+            sql_type: match column.sql_type.as_str() {
+                UNTYPED => "(none)".to_owned(),
+                sql_type => sql_type.to_owned(),
+            },
         })
     }
 
@@ -331,7 +334,6 @@ mod tests {
             ("POINT", Affinity::Integer),
             ("varchar(20)", Affinity::Text),
             ("TEXT", Affinity::Text),
-            ("", Affinity::Blob),
             ("blob", Affinity::Blob),
             ("double precision", Affinity::Real),
             ("decimal(10, 2)", Affinity::Numeric),

@@ -1,6 +1,8 @@
 //! Proof of a manifest on sample rows: nothing that a check does is ever committed.
 
+mod explain;
 mod postgres;
+mod projection;
 mod sqlite;
 
 use async_trait::async_trait;

@@ -31,11 +31,10 @@ fn migrator() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    let mut migrator = Migrator::with_migrations(vec![migration(
-        1,
-        "control",
-        include_str!("../../migrations/sqlite/0001_control.sql"),
-    )]);
+    let mut migrator = Migrator::with_migrations(vec![
+        migration(1, "control", include_str!("../../migrations/sqlite/0001_control.sql")),
+        migration(2, "jobs", include_str!("../../migrations/sqlite/0002_jobs.sql")),
+    ]);
     migrator.dangerous_set_table_name(VERSIONS);
     migrator
 }
@@ -224,7 +223,17 @@ impl StandingStore for Connected<Sqlite> {
         .await
         .map_err(fault)?;
         audit(&mut connection, migration.id, Some(from), to, account, held.elapsed()).await.map_err(fault)?;
-        sqlx::query("commit").execute(&mut connection).await.map_err(fault)?;
+        // Without the write-ahead log, a commit has to wait for readers too; it stays open meanwhile.
+        loop {
+            match sqlx::query("commit").execute(&mut connection).await {
+                Ok(_) => break,
+                Err(error) if !crate::error::is_retryable(&error) => return Err(fault(error)),
+                Err(_) if began.elapsed() >= patience => {
+                    return Err(Error::FenceTimeout { migration: name.to_owned(), waited: began.elapsed() });
+                }
+                Err(_) => tokio::time::sleep(FENCE_POLL).await,
+            }
+        }
         Ok(Changed { waited: began.elapsed(), pause: held.elapsed() })
     }
 

@@ -45,7 +45,7 @@ impl Fleet for Connected<Postgres> {
         .fetch_one(&self.pool)
         .await
         .map_err(|error| {
-            match error.as_database_error().and_then(|error| error.code()).as_deref() {
+            match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
                 Some(NO_MIGRATION) => no_migration(id),
                 _ => control_error(&self.url, "renewing a lease")(error),
             }

@@ -129,7 +129,8 @@ impl Manifest {
         let resolved = new.resolve()?;
         for (what, url) in urls {
             if url.resolve()? != resolved {
-                let what = format!("{what} is {url}, and new.url is {new}: two databases are not supported yet");
+                let what =
+                    format!("{what} is {url}, and new.url is {new}: two databases are not supported yet");
                 return Err(crate::Error::SeveralDatabases { migration: self.name.clone(), what });
             }
         }
@@ -339,7 +340,7 @@ fn thresholds(gates: document::Gates) -> Result<Thresholds, Fault> {
         )),
         value => Ok(value.map_or(default, Spanned::into_inner)),
     };
-    if let Some(ratio) = gates.latency_ratio_max.as_ref().filter(|ratio| !(*ratio.get_ref() > 0.0)) {
+    if let Some(ratio) = gates.latency_ratio_max.as_ref().filter(|ratio| ratio.get_ref().is_nan() || *ratio.get_ref() <= 0.0) {
         return Err(Fault::at(ratio, "gates.latency_ratio_max is a ratio above 0", None));
     }
     Ok(Thresholds {

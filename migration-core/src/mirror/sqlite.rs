@@ -71,8 +71,24 @@ impl Mirror for Sqlite {
             lock(connection, keys).await?;
             let mut old = by_key(plan, keyed_rows(connection, plan, Side::Old, keys).await?);
             let mut new = by_key(plan, keyed_rows(connection, plan, Side::New, keys).await?);
-            // The rows of both come in one order, so that equal ones stand at equal places.
-            Ok(keys.iter().filter(|key| old.remove(key) != new.remove(key)).cloned().collect())
+            let differing = keys.iter().filter(|key| old.remove(key) != new.remove(key)).cloned().collect();
+            if old.is_empty() && new.is_empty() {
+                return Ok(differing);
+            }
+            // Some rows bear a key in another spelling than was asked for (a collation ignores case,
+            // 1.0 is 1): which key they belong to is for the database to say, one key at a time.
+            let mut differing = Vec::new();
+            for key in keys {
+                let one = std::slice::from_ref(key);
+                let mut old = keyed_rows(connection, plan, Side::Old, one).await?;
+                let mut new = keyed_rows(connection, plan, Side::New, one).await?;
+                old.sort();
+                new.sort();
+                if old != new {
+                    differing.push(key.clone());
+                }
+            }
+            Ok(differing)
         }
         .boxed()
     }

@@ -187,10 +187,9 @@ pub(crate) fn collect(plan: &Plan, what: String, rows: &[sqlx::postgres::PgRow])
 /// The columns of a row as they travel, each under its own name: the new column's type first, so that
 /// both sides have been through the same type, then the form that travels.
 pub(crate) fn exported(plan: &Plan, alias: &str) -> String {
-    let columns = plan
-        .columns()
-        .iter()
-        .map(|column| format!("{} as {}", travelling(column, alias), quote(&column.name)));
+    let columns = plan.columns().iter().map(|column| {
+        format!("{} as {}", travelling(column.kind, &typed(column, alias)), quote(&column.name))
+    });
     columns.collect::<Vec<_>>().join(", ")
 }
 
@@ -199,7 +198,9 @@ pub(crate) fn exported(plan: &Plan, alias: &str) -> String {
 pub(crate) fn order(plan: &Plan, alias: &str) -> String {
     let of = |name: &String| {
         plan.columns().iter().find(|column| column.name == *name).map(|column| match column.kind {
-            ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => travelling(column, alias),
+            ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
+                travelling(column.kind, &typed(column, alias))
+            }
             ColumnKind::Text => format!("{} collate \"C\"", typed(column, alias)),
             _ => typed(column, alias),
         })
@@ -211,22 +212,22 @@ fn typed(column: &ColumnSchema, alias: &str) -> String {
     format!("{alias}.{}::{}", quote(&column.name), column.sql_type)
 }
 
-fn travelling(column: &ColumnSchema, alias: &str) -> String {
-    let typed = typed(column, alias);
-    match column.kind {
+/// A value of a new column's type, in the form in which it travels.
+pub(crate) fn travelling(kind: ColumnKind, typed: &str) -> String {
+    match kind {
         ColumnKind::Bool
         | ColumnKind::Bytes
         | ColumnKind::Uuid
         | ColumnKind::Date
         | ColumnKind::Timestamp
-        | ColumnKind::TimestampTz => typed,
+        | ColumnKind::TimestampTz => typed.to_owned(),
         ColumnKind::Int => format!("{typed}::int8"),
         ColumnKind::Float => format!("{typed}::float8"),
         // Bytewise, so that equal means equal and sorted means sorted wherever the rows arrive.
-        ColumnKind::Text => format!("{typed} collate \"C\""),
-        ColumnKind::Json => format!("({typed}::jsonb)::text collate \"C\""),
+        ColumnKind::Text => format!("{typed}::text collate \"C\""),
+        ColumnKind::Json => format!("{typed}::jsonb::text collate \"C\""),
         ColumnKind::Numeric => format!("trim_scale({typed})::text collate \"C\""),
-        ColumnKind::Other => format!("({typed})::text collate \"C\""),
+        ColumnKind::Other => format!("{typed}::text collate \"C\""),
     }
 }
 

@@ -27,6 +27,18 @@ impl Rows for Connected<Sqlite> {
     async fn read_both(&self, subject: &Subject) -> Result<Box<dyn ConsistentRead>> {
         let doing = "beginning a consistent read";
         let mut transaction = self.pool.begin().await.map_err(Error::database(doing))?;
+        let journal: String = sqlx::query_scalar("pragma journal_mode")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(Error::database(doing))?;
+        if journal != "wal" {
+            // A long read would hold up every writer.
+            return Err(Error::ControlStore {
+                store: self.url.to_string(),
+                what: format!("keeps a {journal} journal, in which readers hold up writers"),
+                hint: "pragma journal_mode = wal turns it over; crossfade's own connections do so".to_owned(),
+            });
+        }
         // SQLite fixes what a transaction sees at its first read, so the standing and the time are
         // of that very moment.
         let row = sqlx::query_as(

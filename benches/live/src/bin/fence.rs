@@ -83,7 +83,8 @@ async fn main() -> Result<(), Fault> {
         .connect(database.url())
         .await?;
     // The handle has connections of its own for leases, so that all clients write.
-    let migration: Migration<sqlx::Postgres> = Migration::join(database.pool().clone(), "subscriptions").await?;
+    let migration: Migration<sqlx::Postgres> =
+        Migration::join(database.pool().clone(), "subscriptions").await?;
     let counts = Arc::new(Counts::default());
     let bench = Bench { pool, migration, counts, customers: arguments.customers, clients: arguments.clients };
 
@@ -99,9 +100,13 @@ async fn main() -> Result<(), Fault> {
             rates.push(latencies.len() as f64 / length.as_secs_f64());
         }
     }
-    let mut ratios: [Vec<f64>; 2] = [1, 2].map(|other| rates[0].iter().zip(&rates[other]).map(|(a, b)| a / b).collect());
+    let mut ratios: [Vec<f64>; 2] =
+        [1, 2].map(|other| rates[0].iter().zip(&rates[other]).map(|(a, b)| a / b).collect());
     let [crossfade, two, one] = &mut rates;
-    println!("{} clients, {} rounds of {} s, writes per second (median)", arguments.clients, arguments.rounds, arguments.seconds);
+    println!(
+        "{} clients, {} rounds of {} s, writes per second (median)",
+        arguments.clients, arguments.rounds, arguments.seconds
+    );
     println!("  crossfade, fence late      {:>8.0}", median(crossfade));
     println!("  by hand, delete + upsert   {:>8.0}   ratio {:.3}", median(two), median(&mut ratios[0]));
     println!("  by hand, one statement     {:>8.0}   ratio {:.3}", median(one), median(&mut ratios[1]));
@@ -112,8 +117,16 @@ async fn main() -> Result<(), Fault> {
     let mut pauses: Vec<f64> = changes.iter().map(|(_, pause)| *pause).collect();
     let mut whole: Vec<f64> = changes.iter().map(|(whole, _)| *whole).collect();
     println!("{} changes of phase under that load", arguments.changes);
-    println!("  change, ms                 p50 {:>6.2}  p99 {:>6.2}   bar: p99 50", median(&mut whole), quantile(&mut whole, 0.99));
-    println!("  writers held up, ms        p50 {:>6.2}  p99 {:>6.2}", median(&mut pauses), quantile(&mut pauses, 0.99));
+    println!(
+        "  change, ms                 p50 {:>6.2}  p99 {:>6.2}   bar: p99 50",
+        median(&mut whole),
+        quantile(&mut whole, 0.99)
+    );
+    println!(
+        "  writers held up, ms        p50 {:>6.2}  p99 {:>6.2}",
+        median(&mut pauses),
+        quantile(&mut pauses, 0.99)
+    );
     println!(
         "  a write's p99, ms          {:.2} without, {:.2} with   ratio {:.2}   bar: 2.0",
         quantile(&mut quiet, 0.99),
@@ -140,7 +153,8 @@ impl Bench {
     /// Writes for a while with all clients; gives each write's latency in milliseconds.
     async fn round(&self, way: Way, length: Duration) -> Result<Vec<f64>, Fault> {
         let stop = Arc::new(AtomicBool::new(false));
-        let clients: Vec<_> = (0..self.clients).map(|_| tokio::spawn(self.client(way, stop.clone()))).collect();
+        let clients: Vec<_> =
+            (0..self.clients).map(|_| tokio::spawn(self.client(way, stop.clone()))).collect();
         tokio::time::sleep(length).await;
         stop.store(true, Ordering::Relaxed);
         self.gather(clients).await
@@ -148,7 +162,11 @@ impl Bench {
 
     /// Changes the ramp to and fro under load; gives each change's milliseconds in all and of pause, and the
     /// writes' latencies.
-    async fn changes(&self, operator: &crossfade::Operator, count: usize) -> Result<(Vec<(f64, f64)>, Vec<f64>), Fault> {
+    async fn changes(
+        &self,
+        operator: &crossfade::Operator,
+        count: usize,
+    ) -> Result<(Vec<(f64, f64)>, Vec<f64>), Fault> {
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> =
             (0..self.clients).map(|_| tokio::spawn(self.client(Way::Crossfade, stop.clone()))).collect();
@@ -157,7 +175,8 @@ impl Bench {
         for index in 0..count {
             let registered = control.migration("subscriptions").await?;
             let ramp = if index % 2 == 0 { Ramp::from_ppm(990_000) } else { Ramp::FULL };
-            let to = crossfade::core::transition::next_standing(registered.standing, Request::Ramp(ramp), false)?;
+            let to =
+                crossfade::core::transition::next_standing(registered.standing, Request::Ramp(ramp), false)?;
             let account = crossfade::core::control::Account {
                 actor: order(Request::Ramp(ramp)).actor,
                 reason: None,
@@ -173,7 +192,10 @@ impl Bench {
         Ok((changes, self.gather(clients).await?))
     }
 
-    async fn gather(&self, clients: Vec<tokio::task::JoinHandle<Result<Vec<f64>, Fault>>>) -> Result<Vec<f64>, Fault> {
+    async fn gather(
+        &self,
+        clients: Vec<tokio::task::JoinHandle<Result<Vec<f64>, Fault>>>,
+    ) -> Result<Vec<f64>, Fault> {
         let mut all = Vec::new();
         for latencies in try_join_all(clients).await? {
             all.extend(latencies?);
@@ -181,7 +203,11 @@ impl Bench {
         Ok(all)
     }
 
-    fn client(&self, way: Way, stop: Arc<AtomicBool>) -> impl Future<Output = Result<Vec<f64>, Fault>> + Send + use<> {
+    fn client(
+        &self,
+        way: Way,
+        stop: Arc<AtomicBool>,
+    ) -> impl Future<Output = Result<Vec<f64>, Fault>> + Send + use<> {
         let (pool, migration, counts, customers) =
             (self.pool.clone(), self.migration.clone(), self.counts.clone(), self.customers);
         async move {

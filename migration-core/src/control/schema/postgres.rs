@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use crate::url::DatabaseUrl;
 
 /// Every change of crossfade's own tables, in order; each is applied once.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "control", include_str!("../../../migrations/postgres/0001_control.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "control", include_str!("../../../migrations/postgres/0001_control.sql")),
+    (2, "jobs", include_str!("../../../migrations/postgres/0002_jobs.sql")),
+];
 
 /// The advisory lock that installers queue for. Migrations, which have the others of this class, are
 /// numbered from one.

@@ -1,0 +1,191 @@
+//! The caller's percentiles beside a candidate a hundred times slower than control.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use crossfade_experiment::{CandidateRuntime, Experiment, Limits, Sampling};
+use launchdarkly_server_sdk::{ExecutionOrder, Stage};
+use scientisto::AsyncExperiment;
+use thesis::RolloutDecision;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    measure::{median, quantile},
+    peers::launch_darkly_with,
+};
+
+/// Control computes for this long; the candidate a hundred times as long.
+const CONTROL: Duration = Duration::from_micros(100);
+const CALLS: usize = 2_000;
+/// Peers wait for the candidate: a few calls show it.
+const PEER_CALLS: usize = 50;
+const ROUNDS: usize = 9;
+
+type Number = Experiment<u64, Infallible>;
+
+pub(crate) fn run() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    println!("\n### The caller's latency beside a slow candidate\n");
+    println!(
+        "Control computes {CONTROL:?}. One caller; medians of {ROUNDS} rounds; ratios to control alone in the same round.\n"
+    );
+    println!("| candidate | p50 | p99 | p50 ratio | p99 ratio |\n| --- | ---: | ---: | ---: | ---: |");
+
+    let candidates = CandidateRuntime::new(1).expect("threads");
+    let shared = experiment(None);
+    let apart = experiment(Some(&candidates));
+    let slow = CONTROL * 100;
+
+    row("none (control alone)", &runtime, || false, |_| async { computing(CONTROL) });
+    macro_rules! ours {
+        ($title:literal, $experiment:expr, $candidate:expr) => {{
+            let experiment = $experiment.clone();
+            row(
+                $title,
+                &runtime,
+                || true,
+                move |_| {
+                    let experiment = experiment.clone();
+                    async move {
+                        match experiment.run("k", || async { Ok(computing(CONTROL)) }, $candidate).await {
+                            Ok(value) => value,
+                        }
+                    }
+                },
+            );
+        }};
+    }
+    ours!("crossfade: awaits 100 × as long", shared, move || async move {
+        tokio::time::sleep(slow).await;
+        Ok(7)
+    });
+    ours!("crossfade: never ends", shared, pending);
+    ours!("crossfade: panics", shared, || async { panic!("candidate") });
+    ours!("crossfade: allocates 1 MiB a hundred times", apart, || async {
+        for _ in 0..100 {
+            black_box(vec![1u8; 1 << 20]);
+            tokio::task::yield_now().await;
+        }
+        Ok(7)
+    });
+    ours!("crossfade: blocks its thread 100 × as long, threads of its own", apart, move || async move {
+        std::thread::sleep(slow);
+        Ok(7)
+    });
+    ours!("crossfade: computes 100 × as long, threads of its own", apart, move || async move {
+        Ok(computing(slow))
+    });
+
+    println!("\nThe peers, whose caller waits for a candidate that awaits 100 × as long:\n");
+    println!("| peer | p50 | p99 |\n| --- | ---: | ---: |");
+    let candidate = move || async move {
+        tokio::time::sleep(slow).await;
+        7u64
+    };
+    peer("scientisto", &runtime, || async {
+        AsyncExperiment::new("n").control(async { computing(CONTROL) }).experiment(candidate()).run().await
+    });
+    peer("thesis", &runtime, || async {
+        let run =
+            thesis::Experiment::new("n").control(async { computing(CONTROL) }).experimental(candidate());
+        run.rollout_strategy(RolloutDecision::UseExperimentalAndCompare).run().await
+    });
+    for (name, order) in [
+        ("LaunchDarkly, serial", ExecutionOrder::Serial),
+        ("LaunchDarkly, concurrent", ExecutionOrder::Concurrent),
+    ] {
+        let migrator = launch_darkly_with(order, || async { computing(CONTROL) }, candidate);
+        let migrator = std::cell::RefCell::new(migrator);
+        #[expect(clippy::await_holding_refcell_ref, reason = "one caller at a time")]
+        peer(name, &runtime, || async { migrator.borrow_mut().read(Stage::Shadow).await });
+    }
+}
+
+fn experiment(candidates: Option<&CandidateRuntime>) -> Number {
+    let limits = Limits { timeout: Duration::from_millis(50), in_flight_max: 16, ..Limits::default() };
+    let mut builder = Experiment::builder("number").sampling(Sampling::Always).limits(limits).breaker(None);
+    if let Some(candidates) = candidates {
+        builder = builder.runtime(candidates.handle());
+    }
+    builder.build().expect("no limit is zero")
+}
+
+fn computing(time: Duration) -> u64 {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        std::hint::spin_loop();
+    }
+    black_box(7)
+}
+
+/// Control alone and with the candidate, in turns.
+fn row<F>(
+    title: &str,
+    runtime: &Runtime,
+    compared: impl Fn() -> bool,
+    call: impl Fn(usize) -> F + Send + Clone + 'static,
+) where
+    F: Future<Output = u64> + Send + 'static,
+{
+    let panics_are_expected = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let (mut p50, mut p99, mut p50_ratio, mut p99_ratio) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let alone = latencies(runtime, CALLS, |_| async { computing(CONTROL) });
+        let beside = if compared() { latencies(runtime, CALLS, call.clone()) } else { alone.clone() };
+        p50.push(quantile(&beside, 0.5));
+        p99.push(quantile(&beside, 0.99));
+        p50_ratio.push(quantile(&beside, 0.5) / quantile(&alone, 0.5));
+        p99_ratio.push(quantile(&beside, 0.99) / quantile(&alone, 0.99));
+    }
+    std::panic::set_hook(panics_are_expected);
+    println!(
+        "| {title} | {:.1} µs | {:.1} µs | {:.3} | {:.3} |",
+        median(&mut p50) / 1e3,
+        median(&mut p99) / 1e3,
+        median(&mut p50_ratio),
+        median(&mut p99_ratio)
+    );
+}
+
+/// The latencies of calls that one task of the runtime makes, sorted.
+fn latencies<F>(runtime: &Runtime, calls: usize, call: impl Fn(usize) -> F + Send + 'static) -> Vec<f64>
+where
+    F: Future<Output = u64> + Send + 'static,
+{
+    let task = runtime.spawn(async move {
+        let mut latencies = Vec::with_capacity(calls);
+        for n in 0..calls {
+            let started = Instant::now();
+            black_box(call(n).await);
+            latencies.push(started.elapsed().as_nanos() as f64);
+            // Callers await something between two calls: so candidates on the same threads run.
+            tokio::task::yield_now().await;
+        }
+        latencies.sort_by(f64::total_cmp);
+        latencies
+    });
+    runtime.block_on(task).expect("no panic reaches the caller")
+}
+
+fn peer<F: Future<Output = u64>>(name: &str, runtime: &Runtime, mut call: impl FnMut() -> F) {
+    let mut latencies = runtime.block_on(async {
+        let mut latencies = Vec::with_capacity(PEER_CALLS);
+        for _ in 0..PEER_CALLS {
+            let started = Instant::now();
+            black_box(call().await);
+            latencies.push(started.elapsed().as_nanos() as f64);
+        }
+        latencies
+    });
+    latencies.sort_by(f64::total_cmp);
+    println!(
+        "| {name} | {:.1} µs | {:.1} µs |",
+        quantile(&latencies, 0.5) / 1e3,
+        quantile(&latencies, 0.99) / 1e3
+    );
+}

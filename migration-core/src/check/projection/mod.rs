@@ -1,0 +1,3 @@
+//! What the projection gives for sampled keys, held against the new table's columns.
+
+pub(super) mod postgres;

@@ -1,0 +1,193 @@
+//! The statements of a scaffold in SQLite's SQL.
+
+use super::Statements;
+use super::guess::{Field, Guess, Shape, Source, WayBack};
+use super::page::{columns, lines};
+use crate::catalog::{ColumnKind, ColumnSchema};
+use crate::quote::sqlite::{literal, plain, plain_table};
+
+/// A function takes at most a hundred arguments in older versions: two for each field of an object, and one for
+/// the object that they are put into.
+const FIELDS_MAX: usize = 49;
+
+pub(super) fn statements(guess: &Guess<'_>) -> Statements {
+    let old = plain_table(&guess.old.name);
+    let keys = tuple("", &guess.key);
+    match guess.shape {
+        Shape::Row => Statements {
+            projection: projection(guess, ""),
+            reverse: row_reverse(guess),
+            removal: Some(format!(
+                "delete from {old} as o\nwhere {in_keys}\n  and not exists (select 1 from {new} as n where {same})",
+                in_keys = in_keys("o.", &guess.key),
+                new = plain_table(&guess.new.name),
+                same = same_key(guess),
+            )),
+            retire: format!("delete from {old}\nwhere {keys} in (:keys)"),
+        },
+        Shape::Array(array) => Statements {
+            projection: projection(guess, &elements(array)),
+            reverse: Some(array_reverse(guess, array)),
+            removal: None,
+            retire: format!(
+                "update {old}\nset {array} = {empty}\nwhere {keys} in (:keys)",
+                empty = if array.kind == ColumnKind::Bytes { "jsonb('[]')" } else { "'[]'" },
+                array = plain(&array.name),
+            ),
+        },
+    }
+}
+
+fn projection(guess: &Guess<'_>, join: &str) -> String {
+    let named = |expression: String, name: &str| {
+        let name = plain(name);
+        // Without a name of its own, a column's name is not promised.
+        format!("{expression} as {name}")
+    };
+    let scope = guess
+        .key
+        .iter()
+        .zip(&guess.scope)
+        .map(|(key, name)| (named(format!("o.{}", plain(key)), name), None));
+    let fields =
+        guess.fields.iter().map(|field| (named(source(field), &field.column.name), guess.doubt(field)));
+    format!(
+        "select {columns}\nfrom {old} as o{join}\nwhere {in_keys}",
+        columns = columns(&scope.chain(fields).collect::<Vec<_>>()),
+        old = plain_table(&guess.old.name),
+        in_keys = in_keys("o.", &guess.key),
+    )
+}
+
+fn elements(array: &ColumnSchema) -> String {
+    // The order of a cross join is kept: from the old row to its elements.
+    format!("\ncross join json_each(o.{}) as s", plain(&array.name))
+}
+
+/// The expression that gives a field's value.
+fn source(field: &Field<'_>) -> String {
+    match field.source {
+        Source::Column(old) => format!("o.{}", plain(&old.name)),
+        Source::Element => element(field.column),
+        Source::Unknown => "null".to_owned(),
+    }
+}
+
+fn element(column: &ColumnSchema) -> String {
+    let path = path(&column.name);
+    if column.kind == ColumnKind::Bytes {
+        format!("unhex(s.value ->> {path})")
+    } else if is_json(column) {
+        // A null of JSON is a value; what the new table means is that there is none.
+        format!("nullif(s.value -> {path}, 'null')")
+    } else {
+        format!("s.value ->> {path}")
+    }
+}
+
+/// The value of a new column as JSON is to hold it.
+fn json_value(column: &ColumnSchema) -> String {
+    let value = format!("n.{}", plain(&column.name));
+    if column.kind == ColumnKind::Bytes {
+        format!("case when {value} is not null then hex({value}) end")
+    } else if is_json(column) {
+        format!("json({value})")
+    } else if column.kind == ColumnKind::Bool || column.sql_type.to_ascii_lowercase().contains("bool") {
+        format!("json(case when {value} then 'true' when not {value} then 'false' end)")
+    } else {
+        value
+    }
+}
+
+fn is_json(column: &ColumnSchema) -> bool {
+    column.kind == ColumnKind::Json || column.sql_type.to_ascii_lowercase().contains("json")
+}
+
+/// The path of an object's field, as a literal.
+fn path(field: &str) -> String {
+    let is_plain = field.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && field.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    literal(&if is_plain { format!("$.{field}") } else { format!("$.{}", serde_json::Value::from(field)) })
+}
+
+fn row_reverse(guess: &Guess<'_>) -> Option<String> {
+    let back =
+        |(old, new): (&ColumnSchema, &ColumnSchema)| (plain(&old.name), format!("n.{}", plain(&new.name)));
+    let shared: Vec<_> = guess.shared().map(back).collect();
+    let (old, new) = (plain_table(&guess.old.name), plain_table(&guess.new.name));
+    match guess.way_back() {
+        WayBack::None => None,
+        WayBack::Update => Some(format!(
+            "update {old} as o\nset {sets}\nfrom {new} as n\nwhere {same}\n  and {in_keys}",
+            sets = lines(shared.iter().map(|(name, value)| format!("{name} = {value}")), 4),
+            same = same_key(guess),
+            in_keys = in_keys("o.", &guess.key),
+        )),
+        WayBack::Upsert => {
+            let mut names: Vec<_> = guess.key.iter().map(|name| plain(name)).collect();
+            let mut values: Vec<_> = guess.scope.iter().map(|name| format!("n.{}", plain(name))).collect();
+            let key = names.join(", ");
+            names.extend(shared.iter().map(|(name, _)| name.clone()));
+            values.extend(shared.iter().map(|(_, value)| value.clone()));
+            let resolution = if shared.is_empty() {
+                "nothing".to_owned()
+            } else {
+                let sets = shared.iter().map(|(name, _)| format!("{name} = excluded.{name}"));
+                format!("update\nset {}", lines(sets, 4))
+            };
+            Some(format!(
+                "insert into {old} ({names})\nselect {values}\nfrom {new} as n\nwhere {in_keys}\non conflict ({key}) do {resolution}",
+                names = names.join(", "),
+                values = lines(values.into_iter(), 7),
+                in_keys = in_keys("n.", &guess.scope),
+            ))
+        }
+    }
+}
+
+fn array_reverse(guess: &Guess<'_>, array: &ColumnSchema) -> String {
+    let mut object = String::new();
+    for (index, fields) in guess.fields.chunks(FIELDS_MAX).enumerate() {
+        let pair = |field: &Field<'_>| {
+            let name = &field.column.name;
+            let name = if index == 0 { literal(name) } else { path(name) };
+            format!("{name}, {}", json_value(field.column))
+        };
+        let pairs = lines(fields.iter().map(pair), 12);
+        object = if index == 0 {
+            format!("json_object(\n            {pairs})")
+        } else {
+            format!("json_set({object},\n            {pairs})")
+        };
+    }
+    let order: Vec<_> = guess.beyond_scope().into_iter().map(|name| format!("n.{}", plain(name))).collect();
+    format!(
+        "update {old} as o\nset {array} = (\n    select {group}(\n        {object}\n        order by {order})\n    \
+         from {new} as n\n    where {same})\nwhere {in_keys}",
+        old = plain_table(&guess.old.name),
+        array = plain(&array.name),
+        // Of no rows both make an empty array.
+        group = if array.kind == ColumnKind::Bytes { "jsonb_group_array" } else { "json_group_array" },
+        order = order.join(", "),
+        new = plain_table(&guess.new.name),
+        same = same_key(guess),
+        in_keys = in_keys("o.", &guess.key),
+    )
+}
+
+fn same_key(guess: &Guess<'_>) -> String {
+    let pairs = guess.key.iter().zip(&guess.scope);
+    pairs
+        .map(|(key, scope)| format!("n.{} = o.{}", plain(scope), plain(key)))
+        .collect::<Vec<_>>()
+        .join(" and ")
+}
+
+fn in_keys(alias: &str, names: &[String]) -> String {
+    format!("{} in (:keys)", tuple(alias, names))
+}
+
+fn tuple(alias: &str, names: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("{alias}{}", plain(name))).collect();
+    if let [name] = names.as_slice() { name.clone() } else { format!("({})", names.join(", ")) }
+}

@@ -1,0 +1,56 @@
+//! `crossfade cleanup`: the old data, removed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use crossfade::backfill::cleanup::{CleanupOptions, cleanup};
+use crossfade::core::gate::grouped;
+
+use super::connection::Connection;
+use super::failure::{self, Failure};
+use super::output::Output;
+use super::work::{Tuning, Work, WorkFolder};
+
+/// Remove the moved data from the old store, in new_only, and look what is left.
+///
+/// A row is removed only while it is still what the verification saw that opened new_only; whatever else stands there was
+/// written past crossfade: it is reported and left. Exits with 4 when anything is left.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  crossfade cleanup subscriptions")]
+pub(crate) struct Cleanup {
+    /// The migration.
+    name: String,
+    /// The snapshot whose old side says what may be removed; by default the verification's.
+    #[arg(long, value_name = "DIR")]
+    baseline: Option<PathBuf>,
+    #[command(flatten)]
+    tuning: Tuning,
+    #[command(flatten)]
+    folder: WorkFolder,
+}
+
+impl Cleanup {
+    pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
+        let Work { migration, progress, cancel } = Work::open(&self.name, connection, output).await?;
+        let options = CleanupOptions { tunables: self.tuning.tunables(&migration), baseline: self.baseline };
+        let cleaned = cleanup(&migration, &self.folder.root, &options, &progress, &cancel).await?;
+        output.result(&cleaned, |cleaned| {
+            let mut text = format!(
+                "compared with {}\nretired {} keys, left {}; {} rows of {} keys remain\n",
+                cleaned.baseline,
+                grouped(cleaned.retired),
+                grouped(cleaned.kept),
+                grouped(cleaned.rows_left),
+                grouped(cleaned.keys_left)
+            );
+            if cleaned.clean {
+                text.push_str(&format!("next: crossfade advance {}\n", self.name));
+            } else {
+                text.push_str(&format!("the first of them: {}\n", cleaned.left.join(", ")));
+            }
+            text
+        });
+        Ok(if cleaned.clean { ExitCode::SUCCESS } else { ExitCode::from(failure::DIFFERENCES) })
+    }
+}

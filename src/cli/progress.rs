@@ -1,0 +1,121 @@
+//! Progress of long commands: bars on a terminal, lines in a log; and what an interrupt does.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossfade::backfill::Cancel;
+use crossfade::backfill::progress::{Progress, Stage, Update, Wait};
+use crossfade::backfill::queue::Waiting;
+use crossfade::core::gate::{grouped, spell};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::Output;
+
+/// How often a line is written where there is no terminal: a log of an hour stays readable.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows how far each stage of a command is.
+pub(crate) struct Shown {
+    output: Output,
+    stages: Mutex<HashMap<Stage, Line>>,
+}
+
+struct Line {
+    bar: Option<ProgressBar>,
+    told: Option<Instant>,
+}
+
+impl Shown {
+    pub(crate) fn new(output: Output) -> Shown {
+        Shown { output, stages: Mutex::default() }
+    }
+}
+
+impl Progress for Shown {
+    fn update(&self, update: &Update) {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = stages.entry(update.stage).or_insert_with(|| Line {
+            bar: self.output.is_interactive().then(|| bar(update.stage)),
+            told: None,
+        });
+        let is_over = update.total == Some(update.done);
+        match &line.bar {
+            Some(bar) => {
+                bar.set_length(update.total.unwrap_or(update.done).max(update.done));
+                bar.set_position(update.done);
+                bar.set_message(rest(update));
+                if is_over {
+                    bar.finish();
+                } else if bar.is_finished() {
+                    // The stage comes again, in another round.
+                    bar.reset();
+                }
+            }
+            None => {
+                if is_over || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
+                    line.told = Some(Instant::now());
+                    let total =
+                        update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();
+                    let rest = rest(update);
+                    self.output.note(&format!(
+                        "{}: {}{total}  {rest}",
+                        name(update.stage),
+                        grouped(update.done)
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn bar(stage: Stage) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>12} {bar:30} {human_pos} of {human_len}  {msg}");
+    let bar = ProgressBar::new(0).with_prefix(name(stage));
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::ExportOld => "export old",
+        Stage::ExportNew => "export new",
+        Stage::Scan => "scan",
+        Stage::Copy => "copy",
+        Stage::Recheck => "recheck",
+        Stage::Baseline => "baseline",
+        Stage::Retire => "retire",
+        Stage::LastScan => "last scan",
+    }
+}
+
+fn rest(update: &Update) -> String {
+    if let Some(waiting) = &update.waiting {
+        return match waiting {
+            Wait::Queue(Waiting::Paused) => "waiting: the job is paused".to_owned(),
+            Wait::Queue(Waiting::Others) => "waiting: other workers hold all that is left".to_owned(),
+            Wait::Queue(Waiting::Backoff) => "waiting: what is left has failed and is tried again".to_owned(),
+            Wait::Retry { error } => format!("trying again: {error}"),
+        };
+    }
+    let eta = update.eta.filter(|eta| !eta.is_zero()).map(|eta| format!(", {} left", spell(eta)));
+    format!("{}/s{}", grouped(update.rate as u64), eta.unwrap_or_default())
+}
+
+/// A request to stop that the first interrupt makes; the second ends the process, which loses nothing either.
+pub(crate) fn cancel_on_interrupt(output: Output) -> Cancel {
+    let cancel = Cancel::new();
+    let request = cancel.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            output.note("stopping after the batch in hand; interrupt again to stop at once");
+            request.cancel();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    cancel
+}

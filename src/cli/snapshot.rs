@@ -1,0 +1,56 @@
+//! `crossfade snapshot`: both tables as Parquet, as of one moment.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use crossfade::backfill::export::export;
+use crossfade::core::gate::grouped;
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::output::Output;
+use super::work::Work;
+
+/// Export both sides under one consistent snapshot to Parquet: DIR/old and DIR/new.
+///
+/// Nothing is locked against writers. A folder is complete or is no snapshot: after a kill, run it again.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  crossfade snapshot subscriptions --out snapshots/monday")]
+pub(crate) struct Snapshot {
+    /// The migration.
+    name: String,
+    /// The folder to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Snapshot {
+    pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
+        let Work { migration, progress, cancel } = Work::open(&self.name, connection, output).await?;
+        let exported = export(&migration, &self.out, &progress, &cancel).await?;
+        let (old, new) = (exported.pair.old().manifest(), exported.pair.new_side().manifest());
+        let document = serde_json::json!({
+            "migration": self.name,
+            "snapshot": self.out,
+            "epoch": exported.standing.epoch,
+            "phase": exported.standing.phase,
+            "consistent_point": old.consistent_point,
+            "rows_old": exported.pair.old().rows(),
+            "rows_new": exported.pair.new_side().rows(),
+        });
+        output.result(&document, |_| {
+            format!(
+                "{}: {} old and {} new rows at {} (epoch {})\nnext: crossfade scan {} --snapshot {} --out DIR",
+                self.out.display(),
+                grouped(exported.pair.old().rows()),
+                grouped(exported.pair.new_side().rows()),
+                new.started_at,
+                exported.standing.epoch,
+                self.name,
+                self.out.display()
+            )
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the commands on snapshots, findings and jobs have in common.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use crossfade::backfill::queue::Tunables;
+use crossfade::backfill::scan::ScanOptions;
+use crossfade::backfill::verify::Differences;
+use crossfade::backfill::{Cancel, Migration};
+use crossfade::core::gate::grouped;
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::{self, Shown};
+
+/// Where work folders are.
+#[derive(Debug, Args)]
+pub(crate) struct WorkFolder {
+    /// The folder for snapshots and findings; it needs room for both tables, compressed.
+    #[arg(long = "work", value_name = "DIR", env = "CROSSFADE_WORK", default_value = "crossfade-work")]
+    pub(crate) root: PathBuf,
+}
+
+/// How jobs run.
+#[derive(Debug, Args)]
+pub(crate) struct Tuning {
+    /// Workers of this process.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Option<u32>,
+}
+
+impl Tuning {
+    /// The settings of a new job; the engine's own where nothing was said.
+    pub(crate) fn tunables(&self, migration: &Migration) -> Option<Tunables> {
+        self.workers.map(|workers| Tunables { workers, ..migration.tunables })
+    }
+}
+
+/// How scans run.
+#[derive(Debug, Args)]
+pub(crate) struct Scanning {
+    /// Threads that compare; by default all of the machine's.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Scanning {
+    pub(crate) fn options(&self) -> ScanOptions {
+        let mut options = ScanOptions::default();
+        options.threads = self.threads.unwrap_or(options.threads);
+        options
+    }
+}
+
+/// A migration, with what a long operation on it takes.
+pub(crate) struct Work {
+    pub(crate) migration: Migration,
+    pub(crate) progress: Shown,
+    pub(crate) cancel: Cancel,
+}
+
+impl Work {
+    pub(crate) async fn open(name: &str, connection: &Connection, output: Output) -> Result<Work, Failure> {
+        let operator = connection.operator().await?;
+        let registered = operator.database().control.migration(name).await?;
+        let subject = operator.subject(&registered).await?;
+        Ok(Work {
+            migration: Migration::new(operator.database(), subject),
+            progress: Shown::new(output),
+            cancel: progress::cancel_on_interrupt(output),
+        })
+    }
+}
+
+/// Differences for people.
+pub(crate) fn differences(found: &Differences) -> String {
+    format!(
+        "{} old rows, {} new rows: missing {}, mismatched {}, orphaned {}, duplicated {}\n",
+        grouped(found.rows_old),
+        grouped(found.rows_new),
+        grouped(found.missing),
+        grouped(found.mismatched),
+        grouped(found.orphaned),
+        grouped(found.duplicated)
+    )
+}
