@@ -84,27 +84,45 @@ pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> Result<()> {
 /// left unfinished there is removed; a file of anyone else's is not, and the folder is refused.
 pub(crate) fn claim(folder: &Path, prefix: &str) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let marker = marker(folder, prefix);
-    let ours = marker.exists();
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let finished_name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(&name);
-        if !(name.starts_with(prefix) && finished_name.ends_with(".parquet")) {
-            continue;
-        }
-        if !ours {
-            return Err(Error::FolderTaken { path });
-        }
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    if marker(folder, prefix).exists() {
+        return remove_leftovers(folder, prefix);
     }
+    match files(folder, prefix)?.into_iter().next() {
+        Some(path) => Err(Error::FolderTaken { path }),
+        None => disclaim(folder, prefix),
+    }
+}
+
+/// Says that the files in a folder are no whole, or no longer one: the next [`claim`] may remove them.
+pub(crate) fn disclaim(folder: &Path, prefix: &str) -> Result<()> {
+    let marker = marker(folder, prefix);
     fs::write(&marker, b"").map_err(Error::io("write", marker))
+}
+
+/// Removes finished and unfinished files whose names begin with `prefix`, in a folder that nobody else writes to.
+pub(crate) fn remove_leftovers(folder: &Path, prefix: &str) -> Result<()> {
+    files(folder, prefix)?
+        .iter()
+        .try_for_each(|path| fs::remove_file(path).map_err(Error::io("remove", path)))
 }
 
 /// Ends what [`claim`] began: the files are a whole now.
 pub(crate) fn release(folder: &Path, prefix: &str) -> Result<()> {
     let marker = marker(folder, prefix);
     fs::remove_file(&marker).map_err(Error::io("remove", marker))
+}
+
+fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let finished_name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(&name);
+        if name.starts_with(prefix) && finished_name.ends_with(".parquet") {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 fn marker(folder: &Path, prefix: &str) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Writes a snapshot from batches in key order.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::file::PartChecksums;
 use super::layout::{Layout, writer_properties};
 use super::manifest::{FORMAT_VERSION, SnapshotFile, SnapshotManifest, checksum_text};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
-use crate::durable::{DurableFile, claim, release, write_json};
+use crate::durable::{DurableFile, claim, disclaim, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::{Ascent, Keys, key_type};
 use crate::row_hash::{ROW_HASH_VERSION, row_hashes};
@@ -289,6 +290,14 @@ impl SnapshotWriter {
         self.file_rows = 0;
         Ok(())
     }
+}
+
+/// Makes a finished snapshot an unfinished one, which the next writer replaces.
+pub(crate) fn discard(folder: &Path) -> Result<()> {
+    // In this order: in between, it is still a snapshot.
+    disclaim(folder, FILE_PREFIX)?;
+    let manifest = folder.join(MANIFEST_FILE);
+    fs::remove_file(&manifest).map_err(Error::io("remove", manifest))
 }
 
 fn begin_file(
