@@ -39,6 +39,12 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// A folder to be written to holds a file of someone else's, with a name like ours.
+    #[error("{} is in the way", path.display())]
+    FolderTaken {
+        /// The file.
+        path: PathBuf,
+    },
     /// Arrow refused a computation on columns.
     #[error("could not {action}: {source}")]
     Arrow {
@@ -235,6 +241,21 @@ pub enum Error {
         key: String,
         /// The key before it.
         previous: String,
+    },
+
+    /// There is no dump where one should be.
+    #[error("no Parquet files in {}", path.display())]
+    DumpAbsent {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A text is not a key.
+    #[error("{text:?} is not a key: {detail}")]
+    KeyText {
+        /// The text.
+        text: String,
+        /// Why not.
+        detail: String,
     },
 
     /// The scan was stopped by its caller. Nothing it wrote counts as a result.
@@ -485,6 +506,11 @@ impl Error {
             Self::KeyOrder { .. } => {
                 "order by all key columns, text bytewise (in Postgres: collate \"C\")".into()
             }
+            Self::FolderTaken { .. } => "choose an empty folder".into(),
+            Self::DumpAbsent { .. } => {
+                "point at a Parquet file, or at a folder that directly holds some".into()
+            }
+            Self::KeyText { .. } => "give the key's columns one by one, as `inspect` shows them".into(),
             Self::FindingsPresent { .. } => {
                 "choose an empty folder, or ask for the old findings to be replaced".into()
             }

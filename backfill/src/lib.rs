@@ -66,6 +66,8 @@ mod durable;
 mod error;
 pub mod export;
 pub mod findings;
+pub mod import;
+pub mod inspect;
 mod keys;
 mod migration;
 pub mod progress;
@@ -77,6 +79,7 @@ mod scope_keys;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+mod text;
 pub mod verify;
 mod workers;
 pub mod workspace;

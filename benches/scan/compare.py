@@ -124,11 +124,11 @@ def run_duckdb(query, files):
         differs=" or ".join(f"o.{column} is distinct from n.{column}" for column in COLUMNS),
         **{side: f"read_parquet('{path}')" for side, path in json.loads(files).items()},
     )
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     missing, mismatched, orphaned = connection.execute(text).fetchone()
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     figures = {"missing": missing, "mismatched": mismatched, "orphaned": orphaned}
-    return {"seconds": seconds, "memory_bytes_max": memory_bytes_max(), **figures}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_bytes_max": memory_bytes_max(), **figures}
 
 
 def memory_bytes_max():
@@ -151,14 +151,16 @@ def report(rows, results):
     reference = min(peers, key=best.get)
     print(f"{rows:,} rows a side, {THREADS} threads, best of {len(scan)} rounds:")
     print(f"{scan[0]['missing']:,} missing, {scan[0]['mismatched']:,} mismatched, {scan[0]['orphaned']:,} orphaned.\n")
-    print("| | best, s | median, s | peak memory, MiB | of DuckDB's best |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| | best, s | median, s | processor, s | peak memory, MiB | of DuckDB's best |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, rounds in results.items():
         seconds = sorted(figures["seconds"] for figures in rounds)
         memory = max(figures["memory_bytes_max"] for figures in rounds) / 2**20
+        cpu = min(figures["cpu_seconds"] for figures in rounds)
         ratio = best[name] / best[reference]
         mark = " (the reference)" if name == reference else ""
-        print(f"| {name}{mark} | {seconds[0]:.3f} | {seconds[len(seconds) // 2]:.3f} | {memory:.0f} | {ratio:.3f} |")
+        median = seconds[len(seconds) // 2]
+        print(f"| {name}{mark} | {seconds[0]:.3f} | {median:.3f} | {cpu:.2f} | {memory:.0f} | {ratio:.3f} |")
 
 
 main()

@@ -28,7 +28,7 @@ pub(super) fn key_ranges(old: &RowGroups<'_>, new: &RowGroups<'_>, threads: usiz
     let mut ranges = Vec::new();
     let mut start = (0, 0);
     for group in (length..base.len()).step_by(length) {
-        let cut = base.keys(group)?.slice(0, 1);
+        let cut = base.first_key(group)?;
         let end = (base.lower_bound(&cut, group)?, other.lower_bound(&cut, group)?);
         ranges.push((start.0..end.0, start.1..end.1));
         start = end;

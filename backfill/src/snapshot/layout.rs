@@ -109,7 +109,7 @@ fn repeats(column: &dyn Array, position: usize, name: &str) -> Result<bool> {
 
 fn value_bytes(column: &dyn Array) -> usize {
     match column.to_data().get_slice_memory_size() {
-        Ok(bytes) if column.len() > 0 => (bytes / column.len()).max(1),
+        Ok(bytes) if !column.is_empty() => (bytes / column.len()).max(1),
         _ => VALUE_BYTES,
     }
 }

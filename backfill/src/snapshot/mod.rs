@@ -23,6 +23,7 @@ pub(crate) use file::{DataFile, PageMetadata};
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
 pub(crate) use row_groups::RowGroups;
+pub(crate) use writer::discard;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
