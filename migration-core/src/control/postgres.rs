@@ -15,7 +15,7 @@ use crate::error::{Error, Result, is_retryable};
 use crate::fence::postgres::standing;
 use crate::gate::{Evidence, EvidenceKind};
 use crate::manifest::Manifest;
-use crate::mirror::postgres::functions;
+use crate::mirror::functions::postgres::functions;
 use crate::phase::{Epoch, Phase, Ramp, Standing};
 use crate::plan::Plan;
 use crate::url::DatabaseUrl;
