@@ -20,7 +20,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Console {
     start: Instant,
     standing: Mutex<String>,
-    told: Mutex<Option<(Stage, Instant)>>,
+    told: Mutex<Option<(Stage, u64, Instant)>>,
 }
 
 impl Console {
@@ -41,12 +41,12 @@ impl Console {
     /// Something has happened.
     pub(crate) fn say(&self, what: &str) {
         let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        println!("{:6.1} s  {standing:<16}  {what}", self.start.elapsed().as_secs_f64());
+        println!("{:6.1} s  {standing:<17}  {what}", self.start.elapsed().as_secs_f64());
     }
 
     /// More about what has just happened.
     pub(crate) fn detail(&self, what: &str) {
-        println!("{:28}{what}", "");
+        println!("{:29}{what}", "");
     }
 
     /// The show cannot go on.
@@ -69,22 +69,17 @@ impl Progress for Console {
     fn update(&self, update: &Update) {
         let Update { stage, done, total, rate, .. } = update;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = *total == Some(*done);
-        let is_early =
-            told.is_none_or(|(last, at)| last != *stage && !is_over || at.elapsed() < PROGRESS_EVERY);
-        if told.is_some() && is_early && !is_over {
-            return;
-        }
-        // A stage that begins is told when it has something to tell, or is over.
-        *told = Some((*stage, Instant::now()));
-        if *done > 0 {
+        let is_due = match *told {
+            None => true,
+            // The end of a stage is told once, however soon it comes.
+            Some((last, before, _)) if *total == Some(*done) => (last, before) != (*stage, *done),
+            Some((_, _, at)) => at.elapsed() >= PROGRESS_EVERY,
+        };
+        if is_due && *done > 0 {
+            *told = Some((*stage, *done, Instant::now()));
             let total = total.map_or_else(|| "?".to_owned(), grouped);
-            self.say(&format!(
-                "{:<16} {:>9} of {total:<9} {:>9} /s",
-                name(*stage),
-                grouped(*done),
-                grouped(*rate as u64)
-            ));
+            let (done, rate) = (grouped(*done), grouped(*rate as u64));
+            self.say(&format!("{:<10} {done:>9} of {total:<9} {rate:>9} /s", name(*stage)));
         }
     }
 }

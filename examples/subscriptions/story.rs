@@ -139,7 +139,7 @@ impl Story {
         };
         self.console.say("refused:");
         for condition in report.missing() {
-            self.console.detail(&format!("{}: {}", condition.name, condition.seen));
+            self.console.detail(&condition.seen);
             self.console.detail(&format!("hint: {}", condition.hint.replace("NAME", NAME)));
         }
         self.show_mismatch().await?;
@@ -313,8 +313,15 @@ impl Story {
     async fn show_mismatch(&self) -> Result<(), Failure> {
         let control = &self.operator.database().control;
         let registered = control.migration(NAME).await?;
-        if let Some(mismatch) = control.mismatches(registered.id, 1).await?.first() {
-            self.console.detail(&format!("for example customer {}: {}", mismatch.key, mismatch.differences));
+        for mismatch in control.mismatches(registered.id, 1).await? {
+            let differences = mismatch.differences.as_array().map_or(&[][..], Vec::as_slice);
+            for difference in differences {
+                let text = |field: &str| difference[field].as_str().unwrap_or_default().to_owned();
+                let (kind, path) = (text("kind"), text("path"));
+                let place = if path.is_empty() { "the list" } else { &path };
+                self.console
+                    .detail(&format!("for example customer {}: {kind} of {place} differs", mismatch.key));
+            }
         }
         Ok(())
     }

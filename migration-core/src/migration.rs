@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sqlx::Pool;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 use crate::adoption::Adoption;
 use crate::comparisons::{Mismatch, Tally};
@@ -46,6 +46,9 @@ pub(crate) struct Inner<DB: Engine> {
     sources: Mutex<Vec<Weak<dyn Source>>>,
     old_path_used: AtomicBool,
     hurry: Arc<Notify>,
+    /// Whether the lease was given back. Renewals hold it shared: one that is under way would otherwise
+    /// register the instance again, for nobody to renew, and `advance` would wait for it in vain.
+    has_left: RwLock<bool>,
 }
 
 impl<DB: Engine> std::fmt::Debug for Inner<DB> {
@@ -95,6 +98,7 @@ impl<DB: Engine> Migration<DB> {
             sources: Mutex::default(),
             old_path_used: AtomicBool::new(false),
             hurry: Arc::default(),
+            has_left: RwLock::default(),
         });
         tokio::spawn(attend(Arc::downgrade(&inner), inner.hurry.clone()));
         Ok(Migration { inner })
@@ -152,6 +156,8 @@ impl<DB: Engine> Migration<DB> {
     /// When the control store cannot be reached; the lease runs out by itself then.
     pub async fn leave(self) -> Result<()> {
         self.inner.flush().await?;
+        let mut has_left = self.inner.has_left.write().await;
+        *has_left = true;
         self.inner.database.control.leave(self.inner.subject.id, &self.inner.instance).await
     }
 
@@ -193,6 +199,10 @@ impl<DB: Engine> Inner<DB> {
     /// Renews the lease, and at once again where that brought a new epoch: `advance` waits for the
     /// adoption, not for the next turn.
     async fn renew(&self) -> Result<()> {
+        let has_left = self.has_left.read().await;
+        if *has_left {
+            return Ok(());
+        }
         loop {
             let adopted = self.adoption.standing();
             let asked = Instant::now();
