@@ -279,11 +279,24 @@ impl DataFile {
         }
     }
 
-    /// A reader of all columns of all rows, in order.
-    pub(crate) fn batches(&self) -> Result<ParquetRecordBatchReader> {
-        ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), self.metadata.clone())
-            .build()
-            .map_err(|error| self.corrupt_somewhere(error.to_string()))
+    /// All columns of all rows, in order. Nothing comes after an error.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<RecordBatch>> {
+        let builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), self.metadata.clone());
+        let mut reader = Some(builder.build());
+        std::iter::from_fn(move || {
+            let batch = match reader.as_mut()? {
+                Ok(reader) => match self.contained(|| Ok(reader.next())) {
+                    Ok(batch) => batch?.map_err(|error| self.corrupt_somewhere(error.to_string())),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(self.corrupt_somewhere(error.to_string())),
+            };
+            if batch.is_err() {
+                reader = None;
+            }
+            Some(batch)
+        })
     }
 
     /// Reads the whole file and compares its checksum.
