@@ -157,7 +157,7 @@ impl<T: Diff, E: Diff> Diff for Result<T, E> {
 
 impl<T: Diff> Diff for [T] {
     fn diff(&self, other: &Self, differences: &mut Differences) {
-        items(self, other, differences, |old, new, differences| old.diff(new, differences));
+        items(self, other, differences, T::diff);
     }
 }
 
@@ -195,7 +195,7 @@ impl<K: Ord + Display, T: Diff> Diff for BTreeMap<K, T> {
         entries(self.iter(), |key| other.get(key), differences);
         let added = other.keys().filter(|key| !self.contains_key(*key));
         added.for_each(|key| {
-            differences.at_key(&key.to_string(), |differences| differences.added(|| Value::Null))
+            differences.at_key(&key.to_string(), |differences| differences.added(|| Value::Null));
         });
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result, is_retryable};
 use crate::fence::postgres::standing;
 use crate::gate::{Evidence, EvidenceKind};
 use crate::manifest::Manifest;
-use crate::mirror::postgres::functions;
+use crate::mirror::functions::postgres::functions;
 use crate::phase::{Epoch, Phase, Ramp, Standing};
 use crate::plan::Plan;
 use crate::url::DatabaseUrl;
@@ -96,14 +96,23 @@ impl Registry for Connected<Postgres> {
         let registration = if text == manifest.text() && !has_other_mapping {
             Registration::Unchanged
         } else {
-            sqlx::query("update crossfade.migration set manifest = $2, fingerprint = $3 where id = $1")
-                .bind(id.0)
-                .bind(manifest.text())
-                .bind(manifest.fingerprint())
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed())?;
-            audit(&mut transaction, id, Some(standing), standing, account, Duration::ZERO)
+            let mut to = standing;
+            if has_other_mapping {
+                // What was measured with the other mapping says nothing of this one, and instances must
+                // learn of it.
+                to.epoch = standing.epoch.next();
+            }
+            sqlx::query(
+                "update crossfade.migration set manifest = $2, fingerprint = $3, epoch = $4 where id = $1",
+            )
+            .bind(id.0)
+            .bind(manifest.text())
+            .bind(manifest.fingerprint())
+            .bind(to.epoch.0)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed())?;
+            audit(&mut transaction, id, Some(standing), to, account, Duration::ZERO)
                 .await
                 .map_err(failed())?;
             Registration::Updated

@@ -14,7 +14,7 @@ use crossfade_migration_core::phase::{Epoch, Phase, Ramp, Standing};
 use crossfade_migration_core::plan::Plan;
 use sqlx::Postgres;
 
-use crate::{Fixture, account, manifest};
+use super::{Fixture, account, manifest};
 
 const TABLES: &str = "create table old (id integer primary key, v text);
      create table new (id integer primary key, v text)";
