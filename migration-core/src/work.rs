@@ -49,7 +49,7 @@ pub type Judge<'a> = &'a (dyn Fn(&RecordBatch) -> Vec<Key> + Send + Sync);
 /// outcome is unknown may be made again.
 #[async_trait]
 pub trait Workbench: Send + Sync {
-    /// Copies what is absent (`Copy`: see [`Mirror::copy`]).
+    /// Copies what is absent (`Copy`: see [`crate::mirror::Mirror::copy`]).
     async fn copy(&self, subject: &Subject, epoch: Epoch, keys: &[Key]) -> Result<Done>;
 
     /// Makes the secondary store equal to the primary, in the direction of the phase.
