@@ -113,6 +113,13 @@ async fn unfinished(migration: &Migration, epoch: i64) -> Result<Option<PathBuf>
         migration.queue.change(job.id, Change::Fail(why)).await?;
         return Ok(None);
     }
+    if job.requested == Request::Cancel {
+        // Settled now where its workers' leases have run out since.
+        let job = migration.queue.change(job.id, Change::Request(Request::Cancel)).await?;
+        if job.state.is_finished() {
+            return Ok(None);
+        }
+    }
     if job.source.join(crate::findings::SUMMARY_FILE).exists() {
         return Ok(Some(job.source));
     }

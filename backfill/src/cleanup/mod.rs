@@ -117,8 +117,9 @@ pub async fn cleanup(
 
 async fn permitted(migration: &Migration) -> Result<Epoch> {
     let standing = migration.standing().await?;
+    let name = migration.name();
     let refused = |why, hint| Error::WrongPhase {
-        migration: migration.name().to_owned(),
+        migration: name.to_owned(),
         phase: standing.phase,
         why,
         hint,
@@ -126,12 +127,12 @@ async fn permitted(migration: &Migration) -> Result<Epoch> {
     match standing.phase {
         Phase::NewOnly => {}
         Phase::Complete => {
-            return Err(refused("the old data has been removed", "nothing is left to be done"));
+            return Err(refused("the old data has been removed", "nothing is left to be done".to_owned()));
         }
         _ => {
             return Err(refused(
                 "the old store is still read or written, so that nothing may be removed from it",
-                "crossfade status NAME says what it takes to reach new_only",
+                format!("crossfade status {name} says what it takes to reach new_only"),
             ));
         }
     }
@@ -171,11 +172,13 @@ async fn planned(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<WorkPlan> {
-    let meter = crate::progress::Meter::new(progress, Stage::Baseline, 0, Some(pair.old().rows()));
+    let rows = pair.old().rows();
+    let meter = crate::progress::Meter::new(progress, Stage::Baseline, 0, Some(rows));
     let (subject, stop) = (migration.subject.clone(), cancel.clone());
     let planning =
         tokio::task::spawn_blocking(move || plan::write(&subject.plan, &pair, &baseline, out, &stop));
     let plan = planning.await.map_err(|_| Error::WorkerLost)??;
+    meter.at(rows);
     meter.finish();
     Ok(plan)
 }
