@@ -1,4 +1,7 @@
 //! End-to-end tests, one module for each capability.
 
+mod command_line;
+mod resilience;
 mod tidy;
 mod tutorial;
+mod world;
