@@ -115,10 +115,9 @@ fn flow(phase: Phase, is_reversible: bool) -> std::result::Result<Flow, Refusal>
             "the new store decides, and the manifest has no mapping.reverse to bring the old one up to date with",
             Instead::Nothing,
         )),
-        Phase::NewOnly | Phase::Complete => Err((
-            "the old store is a stale archive, which nothing is copied from or to",
-            Instead::CleanUp,
-        )),
+        Phase::NewOnly | Phase::Complete => {
+            Err(("the old store is a stale archive, which nothing is copied from or to", Instead::CleanUp))
+        }
     }
 }
 

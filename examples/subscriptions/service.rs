@@ -40,7 +40,11 @@ impl Service {
     pub(crate) async fn list(&self, customer: i64) -> Result<Vec<Subscription>> {
         let (old, new, release) = (self.pool.clone(), self.pool.clone(), self.release);
         self.reader
-            .read(customer, move || old::list(old.clone(), customer), move || new::list(new.clone(), customer, release))
+            .read(
+                customer,
+                move || old::list(old.clone(), customer),
+                move || new::list(new.clone(), customer, release),
+            )
             .await
     }
 

@@ -15,8 +15,8 @@ use serde_json::Value;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    BreakerPolicy, Comparison, Error, ErrorSummary, Experiment, FieldDiff, Limits, Observation, Order, Part,
-    Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View, Whole,
+    BreakerPolicy, Comparison, Diff, Differences, Error, ErrorSummary, Experiment, FieldDiff, Limits,
+    Observation, Order, Part, Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View, Whole,
     clock::{Clock, FixedDurations},
     diff::diff_serialized,
     experiment::Inner,
@@ -67,6 +67,15 @@ impl<V: Send + 'static, E: Display + 'static> Experiment<V, E> {
         V: PartialEq,
     {
         Builder::new(name.into(), Whole, |old, new| (old == new).into())
+    }
+
+    /// An experiment that compares values by their fields: see [`Diff`](trait@Diff), and
+    /// [`Builder::diff_fields`].
+    pub fn by_fields(name: impl Into<Arc<str>>) -> Builder<V, E>
+    where
+        V: Diff,
+    {
+        Self::comparing(name, Differences::same::<V>).diff_fields()
     }
 
     /// An experiment that compares values with `compare`: for values that are not `PartialEq`, or where
@@ -218,6 +227,19 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         L::Observed: Serialize,
     {
         self.diff(diff_serialized)
+    }
+
+    /// Compares values by their [`Diff`], and tells their differing fields by it: one notion of the same, with
+    /// its tolerances and without what is ignored.
+    pub fn diff_fields(self) -> Self
+    where
+        L::Observed: Diff,
+    {
+        self.compare(Differences::same::<L::Observed>).diff(|old, new, reveal| {
+            let mut differences = Differences::new(reveal);
+            old.diff(new, &mut differences);
+            differences.into_found()
+        })
     }
 
     /// Whether differences carry the values. Default [`Reveal::Paths`].

@@ -337,7 +337,9 @@ fn database_hint(error: &sqlx::Error) -> Option<String> {
             Some("57P01" | "57P02" | "57P03" | "08000" | "08003" | "08006") => {
                 "the database has gone away: run the same command again when it is back"
             }
-            Some("53300") => "the database has no connection to spare: run the command again later, or raise its limit",
+            Some("53300") => {
+                "the database has no connection to spare: run the command again later, or raise its limit"
+            }
             Some("53100") => "the disk is full: free some space and run the same command again",
             _ => return None,
         },
@@ -348,7 +350,9 @@ fn database_hint(error: &sqlx::Error) -> Option<String> {
 
 fn sqlite_hint(code: i32) -> Option<&'static str> {
     Some(match code & 0xff {
-        5 | 6 => "another process writes to the database for long: look for it, then run the same command again",
+        5 | 6 => {
+            "another process writes to the database for long: look for it, then run the same command again"
+        }
         8 => "grant the right to write the file and its folder",
         10 => "look at the disk and its free space, then run the same command again",
         11 | 26 => "the file is damaged, or no SQLite database",
@@ -363,7 +367,11 @@ fn spell_misfits(misfits: &[Misfit]) -> String {
 }
 
 fn spell_have(instances: &[String]) -> String {
-    if instances.len() == 1 { "1 instance has".to_owned() } else { format!("{} instances have", instances.len()) }
+    if instances.len() == 1 {
+        "1 instance has".to_owned()
+    } else {
+        format!("{} instances have", instances.len())
+    }
 }
 
 fn spell_missing(report: &GateReport) -> String {

@@ -259,12 +259,16 @@ fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
     let migration = situation.migration;
     let fresh = situation.evidence.iter().find(|evidence| evidence.kind == kind && evidence.epoch == epoch);
     let is_faulty = fresh.is_some_and(|evidence| evidence.faults > 0);
-    let prove = format!("crossfade plan {migration} proves it");
+    let prove = format!("crossfade plan {migration} proves it afresh");
     let (name, hint) = match kind {
-        EvidenceKind::Check if is_faulty => ("manifest checked", "mend the manifest, then crossfade init MANIFEST".to_owned()),
+        EvidenceKind::Check if is_faulty => {
+            ("manifest checked", "mend the manifest, then crossfade init MANIFEST".to_owned())
+        }
         EvidenceKind::Check => ("manifest checked", prove),
         EvidenceKind::Verification => ("verification", format!("crossfade backfill {migration}")),
-        EvidenceKind::Reversal if is_faulty => ("reverse path", "mend mapping.reverse, then crossfade init MANIFEST".to_owned()),
+        EvidenceKind::Reversal if is_faulty => {
+            ("reverse path", "mend mapping.reverse, then crossfade init MANIFEST".to_owned())
+        }
         EvidenceKind::Reversal => ("reverse path", prove),
         EvidenceKind::Cleanup => ("old data removed", format!("crossfade cleanup {migration}")),
     };
@@ -295,7 +299,10 @@ fn compared(situation: &Situation<'_>) -> Vec<Condition> {
         name: "comparisons",
         met: comparisons.compared >= comparisons_min,
         seen: format!("{} of {} comparisons", grouped(comparisons.compared), grouped(comparisons_min)),
-        hint: format!("let the shadow reads run on, or raise the sample with `crossfade ramp {} 100`", situation.migration),
+        hint: format!(
+            "let the shadow reads run on, or raise the sample with `crossfade ramp {} 100`",
+            situation.migration
+        ),
     }];
     if comparisons.compared == 0 && comparisons_min == 0 {
         // The operator has put on record that this migration is judged without shadow reads.
@@ -372,7 +379,7 @@ pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

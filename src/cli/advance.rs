@@ -51,7 +51,9 @@ impl Manner {
 /// The gate in front of it is judged afresh; where it is shut, the command says what is missing in numbers and exits
 /// with 3. Entering new_only can never be undone and is confirmed by the migration's name.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  crossfade advance subscriptions --ramp 1\n  crossfade advance subscriptions --dry-run\n  crossfade advance subscriptions --confirm subscriptions")]
+#[command(
+    after_help = "Examples:\n  crossfade advance subscriptions --ramp 1\n  crossfade advance subscriptions --dry-run\n  crossfade advance subscriptions --confirm subscriptions"
+)]
 pub(crate) struct Advance {
     /// The migration.
     name: String,
@@ -107,7 +109,9 @@ pub(crate) fn text(moved: &Moved) -> String {
     }
     let next = match to.phase {
         Phase::OldOnly => None,
-        phase if phase.is_ramped() && to.ramp != Ramp::FULL => Some(format!("crossfade ramp {migration} 100")),
+        phase if phase.is_ramped() && to.ramp != Ramp::FULL => {
+            Some(format!("crossfade ramp {migration} 100"))
+        }
         Phase::DualWrite => Some(format!("crossfade backfill {migration}")),
         Phase::NewPrimary => Some(format!("crossfade verify {migration}")),
         Phase::NewOnly => Some(format!("crossfade cleanup {migration}")),

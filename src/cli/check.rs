@@ -30,8 +30,11 @@ impl Check {
 
 /// A report for people.
 pub(crate) fn text(name: &str, report: &CheckReport) -> String {
-    let mut text =
-        format!("{name}: {} sampled, {} projected\n", counted(report.keys, "key"), counted(report.rows, "row"));
+    let mut text = format!(
+        "{name}: {} sampled, {} projected\n",
+        counted(report.keys, "key"),
+        counted(report.rows, "row")
+    );
     for fault in &report.faults {
         text.push_str(&format!("fault: {}\n  hint: {}\n", fault.message, fault.hint));
     }

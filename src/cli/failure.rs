@@ -51,7 +51,9 @@ impl Failure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Failure::NoControlStore => Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned()),
+            Failure::NoControlStore => {
+                Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned())
+            }
             Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
             Failure::Usage { hint, .. } => Some(hint.clone()),
             Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),
@@ -79,7 +81,9 @@ impl Failure {
 fn io_hint(error: &std::io::Error) -> Option<String> {
     let hint = match error.kind() {
         ErrorKind::NotFound => "is the path right?",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "grant the rights, or choose another place",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "grant the rights, or choose another place"
+        }
         ErrorKind::IsADirectory => "name a file, not a folder",
         ErrorKind::InvalidData => "write it as UTF-8 text",
         ErrorKind::StorageFull => "free some space and run the same command again",

@@ -63,9 +63,14 @@ impl Progress for Shown {
                 line.waiting.clone_from(&update.waiting);
                 if is_over || is_new || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
                     line.told = Some(Instant::now());
-                    let total = update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();
+                    let total =
+                        update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();
                     let rest = rest(update);
-                    self.output.note(&format!("{}: {}{total}  {rest}", name(update.stage), grouped(update.done)));
+                    self.output.note(&format!(
+                        "{}: {}{total}  {rest}",
+                        name(update.stage),
+                        grouped(update.done)
+                    ));
                 }
             }
         }

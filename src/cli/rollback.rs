@@ -26,7 +26,8 @@ impl Rollback {
         let registered = operator.database().control.migration(&self.name).await?;
         let order = self.manner.order(Request::Rollback, registered.standing.epoch, false);
         if !order.dry_run {
-            let moved = operator.carry_out(&self.name, &crossfade::Order { dry_run: true, ..order.clone() }).await?;
+            let moved =
+                operator.carry_out(&self.name, &crossfade::Order { dry_run: true, ..order.clone() }).await?;
             let what = format!("{}: back from {} to {}", self.name, moved.from.phase, moved.to.phase);
             self.manner.confirm.step(&what, &self.name, output)?;
         }

@@ -8,6 +8,7 @@ use super::{assert_tidy, read};
 
 /// The crates in the order in which they may import: each only those above it.
 const CRATES: &[(&str, &str)] = &[
+    ("crossfade-experiment-derive", "experiment/derive/Cargo.toml"),
     ("crossfade-experiment", "experiment/Cargo.toml"),
     ("crossfade-migration-core", "migration-core/Cargo.toml"),
     ("crossfade-backfill", "backfill/Cargo.toml"),

@@ -12,6 +12,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
     RowSelection,
@@ -145,6 +146,19 @@ impl DataFile {
             .sum()
     }
 
+    /// The smallest key of each row group, which is its first, where the footer says it exactly. For keys of one column.
+    pub(crate) fn smallest_keys(&self) -> Option<ArrayRef> {
+        let name = self.metadata.schema().field(*self.key_positions.first()?).name();
+        let schema = self.metadata.parquet_schema();
+        let statistics = StatisticsConverter::try_new(name, self.metadata.schema(), schema).ok()?;
+        let row_groups = self.metadata.metadata().row_groups();
+        let exact = statistics.row_group_is_min_value_exact(row_groups).ok()?;
+        if exact.true_count() < row_groups.len() {
+            return None;
+        }
+        statistics.row_group_mins(row_groups).ok()
+    }
+
     /// How many stored bytes a column has in the whole file.
     pub(crate) fn column_bytes(&self, position: usize) -> u64 {
         let metadata = self.metadata.metadata();
@@ -252,6 +266,17 @@ impl DataFile {
             .with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), chosen_rows))
             .build()
             .map_err(|error| self.corrupt_somewhere(error.to_string()))
+    }
+
+    /// These columns of one row, which is counted over the whole snapshot and is in this file.
+    pub(crate) fn row(&self, positions: &[usize], row: u64) -> Result<RecordBatch> {
+        let pages = self.page_metadata()?;
+        let batch = self.contained(|| Ok(self.select(&pages, positions, &[row])?.next()))?;
+        match batch {
+            Some(Ok(batch)) if batch.num_rows() == 1 => Ok(batch),
+            Some(Err(error)) => Err(self.corrupt_somewhere(error.to_string())),
+            Some(Ok(_)) | None => Err(self.corrupt_somewhere(format!("row {row} is not in it"))),
+        }
     }
 
     /// A reader of all columns of all rows, in order.

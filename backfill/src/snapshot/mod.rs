@@ -10,6 +10,7 @@ mod manifest;
 mod pair;
 mod positioned;
 mod reader;
+mod row_groups;
 mod writer;
 
 pub use manifest::{SnapshotColumn, SnapshotFile, SnapshotManifest};
@@ -21,6 +22,8 @@ pub(crate) use file::{DataFile, PageMetadata};
 #[cfg(test)]
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
+pub(crate) use row_groups::RowGroups;
+pub(crate) use writer::discard;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

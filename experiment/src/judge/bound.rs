@@ -9,7 +9,7 @@
 /// Method: a beta-binomial mixture. Were `p` the rate, the likelihood ratio of a rate drawn from a prior
 /// Beta(a, 1) against `p` would be a martingale in the number of calls, so by Ville's inequality it reaches
 /// `1 / alpha` with probability at most `alpha`. The bound is the largest `p` at which it has not. Sources:
-/// H. Robbins, "Statistical methods related to the law of the iterated logarithm" (1970), section on mixtures; T. L. Lai,
+/// H. Robbins, "Statistical methods related to the law of the iterated logarithm" (1970); T. L. Lai,
 /// "On confidence sequences" (1976); S. Howard, A. Ramdas, J. McAuliffe, J. Sekhon, "Time-uniform,
 /// nonparametric, nonasymptotic confidence sequences" (2021).
 ///
@@ -32,11 +32,20 @@ pub fn mismatch_rate_upper_bound(mismatched: u64, compared: u64, alpha: f64) -> 
         return 1.0;
     }
     let limit = -alpha.clamp(ALPHA_MIN, ALPHA_MAX).ln();
-    let rejected = |rate: f64| log_evidence(observed, compared, rate) >= limit;
+    let (hits, misses) = (observed as f64, (compared - observed) as f64);
+    let mixture = ln_beta(hits + PRIOR, misses + 1.0) - ln_beta(PRIOR, 1.0);
+    // The logarithm of the mixture's likelihood ratio against a rate.
+    let rejected = |rate: f64| {
+        let log_hits = if observed == 0 { 0.0 } else { hits * rate.ln() };
+        mixture - log_hits - misses * (-rate).ln_1p() >= limit
+    };
     // The evidence against a rate grows with its distance from the observed one.
     let (mut low, mut high) = (observed as f64 / compared as f64, 1.0);
-    for _ in 0..BISECTIONS {
+    while high - low > PRECISION * high {
         let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            break;
+        }
         if rejected(middle) { high = middle } else { low = middle }
     }
     high
@@ -54,16 +63,8 @@ pub fn mismatch_rate_lower_bound(mismatched: u64, compared: u64, alpha: f64) -> 
 const PRIOR: f64 = 0.125;
 const ALPHA_MIN: f64 = 1e-12;
 const ALPHA_MAX: f64 = 0.5;
-/// Halvings of the unit interval: beyond the 53 bits of the fraction, small rates still gain.
-const BISECTIONS: u32 = 80;
-
-/// The logarithm of the mixture's likelihood ratio against `rate`.
-fn log_evidence(observed: u64, compared: u64, rate: f64) -> f64 {
-    let (hits, misses) = (observed as f64, (compared - observed) as f64);
-    let mixture = ln_beta(hits + PRIOR, misses + 1.0) - ln_beta(PRIOR, 1.0);
-    let log_rate = if observed == 0 { 0.0 } else { hits * rate.ln() };
-    mixture - log_rate - misses * (-rate).ln_1p()
-}
+/// Of the bound, as a share of it; what is given back errs on the safe side.
+const PRECISION: f64 = 1e-9;
 
 fn ln_beta(a: f64, b: f64) -> f64 {
     libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)

@@ -1,6 +1,18 @@
 //! Where observations go.
 
+mod channel;
+mod examples;
+mod json_lines;
+mod to_metrics;
+mod to_tracing;
+
 use std::sync::Arc;
+
+pub use channel::ToChannel;
+pub use examples::{Examples, Group};
+pub use json_lines::JsonLines;
+pub use to_metrics::ToMetrics;
+pub use to_tracing::ToTracing;
 
 use crate::{Observation, Verdict};
 
@@ -40,5 +52,19 @@ pub struct PublishFn<F>(pub F);
 impl<F: Fn(&Observation) + Send + Sync + 'static> Publisher for PublishFn<F> {
     fn publish(&self, observation: &Observation) {
         (self.0)(observation);
+    }
+}
+
+/// Hands a publisher only what is not a match.
+#[derive(Debug, Clone)]
+pub struct Unmatched<P>(pub P);
+
+impl<P: Publisher> Publisher for Unmatched<P> {
+    fn publish(&self, observation: &Observation) {
+        self.0.publish(observation);
+    }
+
+    fn wants(&self, verdict: &Verdict) -> bool {
+        *verdict != Verdict::Matched && self.0.wants(verdict)
     }
 }

@@ -101,9 +101,9 @@ impl Manifest {
             let message = error.message().trim().replace('\n', " ");
             fault(error.span(), message, Some(KEYS_HINT.to_owned()))
         })?;
-        Checked { document }
-            .into_manifest(text)
-            .map_err(|error| fault(Some(error.span), error.message, error.hint.or(Some(KEYS_HINT.to_owned()))))
+        Checked { document }.into_manifest(text).map_err(|error| {
+            fault(Some(error.span), error.message, error.hint.or(Some(KEYS_HINT.to_owned())))
+        })
     }
 
     /// The migration's name: lower-case letters, digits and underscores.
@@ -340,7 +340,9 @@ fn thresholds(gates: document::Gates) -> Result<Thresholds, Fault> {
         )),
         value => Ok(value.map_or(default, Spanned::into_inner)),
     };
-    if let Some(ratio) = gates.latency_ratio_max.as_ref().filter(|ratio| !(*ratio.get_ref() > 0.0)) {
+    if let Some(ratio) =
+        gates.latency_ratio_max.as_ref().filter(|ratio| ratio.get_ref().is_nan() || *ratio.get_ref() <= 0.0)
+    {
         return Err(Fault::at(ratio, "gates.latency_ratio_max is a ratio above 0", None));
     }
     Ok(Thresholds {
