@@ -14,7 +14,8 @@ fn subscriptions() -> PathBuf {
 
 #[test]
 fn every_acknowledged_write_survives_the_whole_story() {
-    let finished = Program::at(subscriptions()).args(["--customers", "300", "--seconds", "2", "--seed", "11"]).run();
+    let finished =
+        Program::at(subscriptions()).args(["--customers", "300", "--seconds", "2", "--seed", "11"]).run();
     assert_eq!(finished.code(), Some(0), "{}\n{}", finished.stdout, finished.stderr);
     for line in ["writes lost", "resurrected", "reads wrong"] {
         let row = finished.stdout.lines().find(|row| row.starts_with(line)).unwrap_or_default();

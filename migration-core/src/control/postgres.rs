@@ -317,8 +317,8 @@ pub(crate) fn control_error(url: &DatabaseUrl, doing: &str) -> impl FnOnce(sqlx:
             // No such table, schema or function.
             Some("42P01" | "3F000" | "42883") => Error::ControlStore {
                 store,
-                what: "lacks tables of crossfade's".to_owned(),
-                hint: "crossfade init MANIFEST".to_owned(),
+                what: "has no tables of crossfade's".to_owned(),
+                hint: "crossfade init MANIFEST creates them".to_owned(),
             },
             _ => Error::Database { doing, source },
         }

@@ -99,14 +99,11 @@ impl Manifest {
         };
         let document: Document = toml::from_str(text).map_err(|error| {
             let message = error.message().trim().replace('\n', " ");
-            let hint = message
-                .starts_with("unknown field")
-                .then(|| "the keys of a manifest are listed in the README under \"The manifest\"".to_owned());
-            fault(error.span(), message, hint)
+            fault(error.span(), message, Some(KEYS_HINT.to_owned()))
         })?;
-        Checked { document }
-            .into_manifest(text)
-            .map_err(|error| fault(Some(error.span), error.message, error.hint))
+        Checked { document }.into_manifest(text).map_err(|error| {
+            fault(Some(error.span), error.message, error.hint.or(Some(KEYS_HINT.to_owned())))
+        })
     }
 
     /// The migration's name: lower-case letters, digits and underscores.
@@ -201,6 +198,9 @@ impl std::fmt::Display for TableName {
         f.write_str(&self.table)
     }
 }
+
+/// Where a manifest is described.
+const KEYS_HINT: &str = "the keys of a manifest are listed in the README under \"The manifest\"";
 
 /// A fault found after TOML and serde were content.
 struct Fault {

@@ -69,6 +69,7 @@ fn thresholds_and_retirement_leave_the_fingerprint() {
     let fingerprint = |text: &str| Manifest::parse(text, "m").unwrap().fingerprint();
     assert_eq!(fingerprint(GOOD), fingerprint(&GOOD.replace("5m", "0s")));
     assert_ne!(fingerprint(GOOD), fingerprint(&GOOD.replace("select *", "select id")));
-    let retired = GOOD.replace("[gates]", "retire = \"update customers set a = null where id in (:keys)\"\n[gates]");
+    let retired =
+        GOOD.replace("[gates]", "retire = \"update customers set a = null where id in (:keys)\"\n[gates]");
     assert_eq!(fingerprint(GOOD), fingerprint(&retired));
 }
