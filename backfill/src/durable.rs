@@ -80,18 +80,53 @@ pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> Result<()> {
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// Removes finished and unfinished files of an earlier, abandoned run: those whose names begin with `prefix`.
+/// Takes a folder, which is created if it is not there, for files whose names begin with `prefix`. What an earlier run
+/// left unfinished there is removed; a file of anyone else's is not, and the folder is refused.
+pub(crate) fn claim(folder: &Path, prefix: &str) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    if marker(folder, prefix).exists() {
+        return remove_leftovers(folder, prefix);
+    }
+    match files(folder, prefix)?.into_iter().next() {
+        Some(path) => Err(Error::FolderTaken { path }),
+        None => disclaim(folder, prefix),
+    }
+}
+
+/// Says that the files in a folder are no whole, or no longer one: the next [`claim`] may remove them.
+pub(crate) fn disclaim(folder: &Path, prefix: &str) -> Result<()> {
+    let marker = marker(folder, prefix);
+    fs::write(&marker, b"").map_err(Error::io("write", marker))
+}
+
+/// Removes finished and unfinished files whose names begin with `prefix`, in a folder that nobody else writes to.
 pub(crate) fn remove_leftovers(folder: &Path, prefix: &str) -> Result<()> {
+    files(folder, prefix)?
+        .iter()
+        .try_for_each(|path| fs::remove_file(path).map_err(Error::io("remove", path)))
+}
+
+/// Ends what [`claim`] began: the files are a whole now.
+pub(crate) fn release(folder: &Path, prefix: &str) -> Result<()> {
+    let marker = marker(folder, prefix);
+    fs::remove_file(&marker).map_err(Error::io("remove", marker))
+}
+
+fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let entry = entry.map_err(Error::io("list", folder))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let ours = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(&name).ends_with(".parquet");
-        if ours && name.starts_with(prefix) {
-            fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let finished_name = name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(&name);
+        if name.starts_with(prefix) && finished_name.ends_with(".parquet") {
+            files.push(path);
         }
     }
-    Ok(())
+    Ok(files)
+}
+
+fn marker(folder: &Path, prefix: &str) -> PathBuf {
+    folder.join(format!("{prefix}unfinished"))
 }
 
 fn temporary_name(path: &Path) -> PathBuf {
@@ -129,15 +164,28 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_leftovers_are_removed() {
+    fn only_what_an_unfinished_run_left_is_removed() {
         let folder = tempfile::tempdir().unwrap();
+        claim(folder.path(), "part-").unwrap();
         for name in ["part-1.parquet", "part-2.parquet.tmp", "part.txt", "other.parquet"] {
             fs::write(folder.path().join(name), b"").unwrap();
         }
-        remove_leftovers(folder.path(), "part-").unwrap();
+        claim(folder.path(), "part-").unwrap();
+        release(folder.path(), "part-").unwrap();
         let mut left: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["other.parquet", "part.txt"]);
+    }
+
+    /// Spark names its files like ours: a snapshot into a folder that holds a dump must not cost the dump.
+    #[test]
+    fn files_of_others_are_never_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let dump = folder.path().join("part-00000-c000.snappy.parquet");
+        fs::write(&dump, b"").unwrap();
+        let error = claim(folder.path(), "part-").unwrap_err();
+        assert!(matches!(&error, Error::FolderTaken { path } if *path == dump), "{error:?}");
+        assert!(dump.exists());
     }
 }

@@ -39,6 +39,12 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// A folder to be written to holds a file of someone else's, with a name like ours.
+    #[error("{} is in the way", path.display())]
+    FolderTaken {
+        /// The file.
+        path: PathBuf,
+    },
     /// Arrow refused a computation on columns.
     #[error("could not {action}: {source}")]
     Arrow {
@@ -237,6 +243,21 @@ pub enum Error {
         previous: String,
     },
 
+    /// There is no dump where one should be.
+    #[error("no Parquet files in {}", path.display())]
+    DumpAbsent {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A text is not a key.
+    #[error("{text:?} is not a key: {detail}")]
+    KeyText {
+        /// The text.
+        text: String,
+        /// Why not.
+        detail: String,
+    },
+
     /// The scan was stopped by its caller. Nothing it wrote counts as a result.
     #[error("the scan was cancelled after {rows_done} of {rows_total} rows")]
     Cancelled {
@@ -300,7 +321,7 @@ pub enum Error {
         /// The key.
         key: String,
         /// The database's answer.
-        source: crossfade_migration_core::Error,
+        source: Box<crossfade_migration_core::Error>,
     },
     /// Findings were made at another epoch than the migration stands at.
     #[error("{} was made at epoch {found}, and the migration is at epoch {expected}", path.display())]
@@ -435,7 +456,8 @@ impl Error {
         match self {
             // A passed epoch stays passed: what was found at it has to be found again.
             Self::Core(crossfade_migration_core::Error::StaleEpoch { .. }) => false,
-            Self::Core(error) | Self::Key { source: error, .. } => error.is_retryable(),
+            Self::Core(error) => error.is_retryable(),
+            Self::Key { source, .. } => source.is_retryable(),
             _ => false,
         }
     }
@@ -484,6 +506,11 @@ impl Error {
             Self::KeyOrder { .. } => {
                 "order by all key columns, text bytewise (in Postgres: collate \"C\")".into()
             }
+            Self::FolderTaken { .. } => "choose an empty folder".into(),
+            Self::DumpAbsent { .. } => {
+                "point at a Parquet file, or at a folder that directly holds some".into()
+            }
+            Self::KeyText { .. } => "give the key's columns one by one, as `inspect` shows them".into(),
             Self::FindingsPresent { .. } => {
                 "choose an empty folder, or ask for the old findings to be replaced".into()
             }
@@ -493,7 +520,8 @@ impl Error {
             Self::FindingsSummary { .. } | Self::FindingsVersion { .. } | Self::ChunkAbsent { .. } => {
                 "run `crossfade scan` again".into()
             }
-            Self::Core(error) | Self::Key { source: error, .. } => return error.hint(),
+            Self::Core(error) => return error.hint(),
+            Self::Key { source, .. } => return source.hint(),
             Self::OtherEpoch { .. } => "the phase or the ramp has changed since: run `crossfade backfill`, or take a new snapshot and scan it".into(),
             Self::MovedOn { .. } => "run the same command again: it starts with fresh snapshots".into(),
             Self::WrongPhase { hint, .. } => (*hint).into(),
@@ -505,10 +533,13 @@ impl Error {
                 "give the folder of the verification that opened new_only, or leave --baseline out".into()
             }
             Self::UnknownJob { .. } => "`crossfade jobs NAME` lists them".into(),
-            Self::JobInTheWay { migration, source_path, job, .. } => format!(
-                "finish it with `crossfade copy {migration} --findings {}`, or give it up with `crossfade cancel {migration} {job}`",
-                source_path.display()
-            ),
+            Self::JobInTheWay { migration, kind, source_path, job, .. } => {
+                let finish = match kind {
+                    JobKind::Copy => format!("crossfade copy {migration} --findings {}", source_path.display()),
+                    JobKind::Cleanup => format!("crossfade cleanup {migration}"),
+                };
+                format!("finish it with `{finish}`, or give it up with `crossfade cancel {migration} --job {job}`")
+            }
             Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
             Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),

@@ -1,6 +1,5 @@
 //! Export: both stores as of one moment, into a pair of snapshots.
 
-use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
@@ -12,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::migration::Migration;
 use crate::progress::{Meter, Progress, Stage};
-use crate::snapshot::{MANIFEST_FILE, Side, SnapshotHeader, SnapshotPair, SnapshotWriter};
+use crate::snapshot::{MANIFEST_FILE, Side, SnapshotHeader, SnapshotPair, SnapshotWriter, discard};
 
 /// Batches on their way from the database to the file: enough that neither waits for the other's hiccups, a few
 /// megabytes at most.
@@ -171,18 +170,18 @@ fn header(migration: &Migration, read: &dyn ConsistentRead, side: Side) -> Snaps
 
 /// Makes sure that the two sides in `out` will be of one export: half a pair is the rest of an interrupted one.
 fn clear_unfinished(out: &Path) -> Result<()> {
-    let manifests = [Side::Old, Side::New].map(|side| side.folder(out).join(MANIFEST_FILE));
-    if manifests.iter().all(|path| path.exists()) {
+    let finished = |side: &Side| side.folder(out).join(MANIFEST_FILE).exists();
+    let sides = [Side::Old, Side::New];
+    if sides.iter().all(finished) {
         return Err(Error::SnapshotPresent { path: out.to_owned() });
     }
-    for path in manifests.iter().filter(|path| path.exists()) {
-        fs::remove_file(path).map_err(Error::io("remove", path))?;
-    }
-    Ok(())
+    sides.iter().filter(|side| finished(side)).try_for_each(|side| discard(&side.folder(out)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

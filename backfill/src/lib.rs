@@ -49,6 +49,15 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The online half works on live databases, through what [`Migration`] holds:
+//!
+//! - [`export`] reads both stores as of one moment into a pair of snapshots;
+//! - [`queue`] keeps jobs, cut into chunks that workers in any number of processes lease;
+//! - [`copy`] brings over what a scan has found, [`cleanup`] takes moved data out of the old store;
+//! - [`verify`] compares fresh snapshots, looks again under lock and records the evidence;
+//! - [`rounds`] does all of it until nothing is found, in a [`workspace`];
+//! - [`progress`] says how far things are, and why they wait; [`Cancel`] stops them at a safe place.
 
 mod cancel;
 pub mod cleanup;
@@ -57,6 +66,8 @@ mod durable;
 mod error;
 pub mod export;
 pub mod findings;
+pub mod import;
+pub mod inspect;
 mod keys;
 mod migration;
 pub mod progress;
@@ -68,6 +79,7 @@ mod scope_keys;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+mod text;
 pub mod verify;
 mod workers;
 pub mod workspace;

@@ -11,12 +11,13 @@ use serde::Serialize;
 use crate::cancel::Cancel;
 use crate::copy::{CopyReport, copy};
 use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::migration::Migration;
 use crate::progress::Progress;
-use crate::queue::{Change, Job, JobKind, Request, Tunables};
+use crate::queue::{Change, Job, JobKind, Tunables};
 use crate::scan::ScanOptions;
 use crate::verify::{Verification, compare, confirm};
-use crate::workspace::{Round, Workspace};
+use crate::workspace::Workspace;
 
 /// Rounds before a backfill gives up. The first finds nearly everything; a later one finds only what is written past
 /// crossfade, and where that goes on for ten rounds, more rounds are not what is missing.
@@ -80,6 +81,8 @@ pub async fn backfill(
     let mut rounds = 0;
     loop {
         rounds += 1;
+        // Before the next snapshots: what earlier ones took of the disk may be what these need.
+        prune(migration, &workspace).await?;
         let round = workspace.begin_round()?;
         let compared = compare(migration, &round, &options.scan, progress, cancel).await?;
         if goes_straight_to_copy(rounds, options.rounds_max, totals.has_copied, compared.summary.found()) {
@@ -87,7 +90,7 @@ pub async fn backfill(
             continue;
         }
         let verification = confirm(migration, &round, compared, progress, cancel).await?;
-        prune(migration, &workspace, &round).await?;
+        prune(migration, &workspace).await?;
         if verification.is_clean() || rounds >= options.rounds_max {
             return Ok(totals.into_backfilled(rounds, verification));
         }
@@ -113,13 +116,19 @@ async fn unfinished(migration: &Migration, epoch: i64) -> Result<Option<PathBuf>
         migration.queue.change(job.id, Change::Fail(why)).await?;
         return Ok(None);
     }
-    if job.source.join(crate::findings::SUMMARY_FILE).exists() {
-        return Ok(Some(job.source));
+    let source = job.source.clone();
+    match tokio::task::spawn_blocking(move || Findings::open(source)).await.map_err(|_| Error::WorkerLost)? {
+        Ok(_) => return Ok(Some(job.source)),
+        // On another host, or behind another mount: somebody there can go on with it.
+        Err(_) if !job.source.exists() => {}
+        // Here, and of no use any more: what it had left is found again.
+        Err(error) if error.is_bad_input() => {
+            migration.queue.change(job.id, Change::Fail(error.to_string())).await?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
     }
     let Job { id, state, source, kind, .. } = job;
-    if job.requested == Request::Cancel {
-        return Ok(None);
-    }
     Err(Error::JobInTheWay {
         migration: migration.name().to_owned(),
         kind,
@@ -129,9 +138,12 @@ async fn unfinished(migration: &Migration, epoch: i64) -> Result<Option<PathBuf>
     })
 }
 
-/// Removes the rounds that nobody needs any more.
-pub(crate) async fn prune(migration: &Migration, workspace: &Workspace, present: &Round) -> Result<()> {
-    let mut kept = vec![present.folder().to_owned()];
+/// Removes the rounds that neither evidence nor an unfinished job points at.
+///
+/// # Errors
+/// [`Error::Io`], or what the database answers.
+pub async fn prune(migration: &Migration, workspace: &Workspace) -> Result<()> {
+    let mut kept = Vec::new();
     let evidence = migration.control.evidence(migration.subject.id).await?;
     kept.extend(
         evidence

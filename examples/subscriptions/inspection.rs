@@ -56,3 +56,12 @@ async fn load_new(connection: &mut SqliteConnection) -> Result<BTreeMap<i64, Vec
     }
     Ok(all)
 }
+
+/// How many customers' arrays still hold something.
+pub(crate) async fn arrays_left(pool: &SqlitePool) -> Result<u64> {
+    let count: i64 =
+        sqlx::query_scalar("select count(*) from customers where json_array_length(subscriptions) > 0")
+            .fetch_one(pool)
+            .await?;
+    Ok(count.unsigned_abs())
+}

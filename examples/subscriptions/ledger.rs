@@ -39,7 +39,7 @@ pub(crate) struct Intent {
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Create(Subscription),
-    ChangePrice(i64),
+    Price(i64),
     Cancel,
     Delete,
 }
@@ -148,7 +148,7 @@ impl Change {
     fn apply(&self, before: Option<Subscription>) -> Option<Subscription> {
         match self {
             Change::Create(subscription) => Some(subscription.clone()),
-            Change::ChangePrice(price_cents) => {
+            Change::Price(price_cents) => {
                 before.map(|before| Subscription { price_cents: *price_cents, ..before })
             }
             Change::Cancel => before.map(|before| Subscription { cancelled: true, ..before }),
@@ -176,7 +176,7 @@ impl Customer {
             0 => Change::Delete,
             1 if !subscription.cancelled => Change::Cancel,
             // Prices only rise, so that no state of a subscription ever comes again.
-            _ => Change::ChangePrice(subscription.price_cents + rng.i64(1..100)),
+            _ => Change::Price(subscription.price_cents + rng.i64(1..100)),
         };
         (*id, change)
     }
@@ -194,10 +194,14 @@ impl Customer {
             let seen = answers.next();
             let intervals = intervals(versions, seen);
             if answers.next().is_some() || (seen.is_some() && intervals.is_empty()) {
-                faults.push(Fault::Unfounded(format!("customer {key}: nobody has written {seen:?}, or not twice")));
+                faults.push(Fault::Unfounded(format!(
+                    "customer {key}: nobody has written {seen:?}, or not twice"
+                )));
             } else if !intervals.iter().any(|(begin, end)| *begin <= to && from <= *end) {
                 let text = format!("customer {key}, subscription {id}: seen as {seen:?}");
-                let is_deleted = versions.last().is_some_and(|last| last.state.is_none());
+                let is_deleted = versions.iter().any(|version| {
+                    version.state.is_none() && version.acknowledged.is_some_and(|at| at <= from)
+                });
                 faults.push(match seen {
                     Some(_) if is_deleted => Fault::Resurrected(text),
                     _ => Fault::Lost(text),
@@ -205,7 +209,8 @@ impl Customer {
             }
             sights.push(intervals);
         }
-        let begins = sights.iter().flatten().map(|(begin, _)| (*begin).max(from)).filter(|begin| *begin <= to);
+        let begins =
+            sights.iter().flatten().map(|(begin, _)| (*begin).max(from)).filter(|begin| *begin <= to);
         let is_together = |moment: Moment| {
             sights.iter().all(|sight| sight.iter().any(|(begin, end)| (*begin..=*end).contains(&moment)))
         };
@@ -227,5 +232,89 @@ fn intervals(versions: &[Version], seen: Option<&Subscription>) -> Vec<(Moment, 
     // Before it was created it was not there either.
     let absent = seen.is_none().then(|| (BEGINNING, acknowledged(0))).filter(|(_, end)| *end > BEGINNING);
     let written = versions.iter().enumerate().filter(|(_, version)| version.state.as_ref() == seen);
-    absent.into_iter().chain(written.map(|(index, version)| (version.began, acknowledged(index + 1)))).collect()
+    absent
+        .into_iter()
+        .chain(written.map(|(index, version)| (version.began, acknowledged(index + 1))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_price(id: i64, price_cents: i64) -> Subscription {
+        Subscription { id, plan: "basic".to_owned(), price_cents, cancelled: false }
+    }
+
+    fn version(state: Option<Subscription>, began: u64, acknowledged: Option<u64>) -> Version {
+        Version { state, began: Moment(began), acknowledged: acknowledged.map(Moment) }
+    }
+
+    /// Two subscriptions at a price of 1. The first costs 2 from a write between 10 and 20 on, and is deleted by one
+    /// between 50 and 60; the second costs 2 from a write between 30 and 40 on.
+    fn customer() -> Customer {
+        let first = vec![
+            version(Some(at_price(1, 1)), 0, Some(0)),
+            version(Some(at_price(1, 2)), 10, Some(20)),
+            version(None, 50, Some(60)),
+        ];
+        let second =
+            vec![version(Some(at_price(2, 1)), 0, Some(0)), version(Some(at_price(2, 2)), 30, Some(40))];
+        Customer { id_next: 3, subscriptions: BTreeMap::from([(1, first), (2, second)]) }
+    }
+
+    fn judge(answer: &[Subscription], from: u64, to: u64) -> Vec<Fault> {
+        customer().judge(7, answer, Moment(from), Moment(to))
+    }
+
+    #[test]
+    fn a_write_in_flight_may_be_seen_or_not() {
+        for price in [1, 2] {
+            assert_eq!(judge(&[at_price(1, price), at_price(2, 1)], 12, 14), []);
+        }
+        assert_eq!(judge(&[at_price(2, 2)], 52, 54), []);
+        assert_eq!(judge(&[at_price(1, 2), at_price(2, 2)], 52, 54), []);
+    }
+
+    #[test]
+    fn an_answer_may_be_of_any_moment_that_it_took() {
+        assert_eq!(judge(&[at_price(1, 1), at_price(2, 1)], 5, 100), []);
+        assert_eq!(judge(&[at_price(2, 2)], 5, 100), []);
+    }
+
+    #[test]
+    fn an_acknowledged_write_that_is_not_seen_is_lost() {
+        assert!(matches!(judge(&[at_price(1, 1), at_price(2, 1)], 21, 25)[..], [Fault::Lost(_)]));
+        assert!(matches!(judge(&[at_price(1, 2)], 21, 25)[..], [Fault::Lost(_)]));
+    }
+
+    #[test]
+    fn a_deleted_subscription_that_is_seen_is_resurrected() {
+        assert!(matches!(judge(&[at_price(1, 2), at_price(2, 2)], 61, 65)[..], [Fault::Resurrected(_)]));
+        assert!(matches!(judge(&[at_price(1, 1), at_price(2, 2)], 61, 65)[..], [Fault::Resurrected(_)]));
+    }
+
+    #[test]
+    fn states_that_were_never_written_are_unfounded() {
+        assert!(matches!(judge(&[at_price(1, 3), at_price(2, 1)], 5, 6)[..], [Fault::Unfounded(_)]));
+        assert!(matches!(
+            judge(&[at_price(1, 1), at_price(2, 1), at_price(3, 1)], 5, 6)[..],
+            [Fault::Unfounded(_)]
+        ));
+        assert!(matches!(
+            judge(&[at_price(1, 1), at_price(1, 1), at_price(2, 1)], 5, 6)[..],
+            [Fault::Unfounded(_)]
+        ));
+    }
+
+    #[test]
+    fn states_that_never_were_together_are_unfounded() {
+        // The first was at its old price until 20, the second at its new one from 30 on.
+        assert!(matches!(judge(&[at_price(1, 1), at_price(2, 2)], 5, 100)[..], [Fault::Unfounded(_)]));
+    }
+
+    #[test]
+    fn a_future_state_is_wrong() {
+        assert!(!judge(&[at_price(1, 2), at_price(2, 1)], 2, 5).is_empty());
+    }
 }

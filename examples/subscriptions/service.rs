@@ -40,7 +40,11 @@ impl Service {
     pub(crate) async fn list(&self, customer: i64) -> Result<Vec<Subscription>> {
         let (old, new, release) = (self.pool.clone(), self.pool.clone(), self.release);
         self.reader
-            .read(customer, move || old::list(old.clone(), customer), move || new::list(new.clone(), customer, release))
+            .read(
+                customer,
+                move || old::list(old.clone(), customer),
+                move || new::list(new.clone(), customer, release),
+            )
             .await
     }
 
@@ -58,7 +62,8 @@ impl Service {
             .await
     }
 
-    /// The same in the service's own transaction: one call more, at no round trip more.
+    /// The same in a transaction of the service's own, which runs it again itself where the migration has
+    /// moved on in between.
     pub(crate) async fn delete(&self, customer: i64, id: i64) -> Result<()> {
         while let Err(error) = self.try_delete(customer, id).await {
             if !is_retryable(&error) {

@@ -255,9 +255,9 @@ fn at_full_ramp(situation: &Situation<'_>) -> Condition {
 fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
     let epoch = situation.standing.epoch;
     let (name, hint) = match kind {
-        EvidenceKind::Check => ("manifest checked", "crossfade check MANIFEST, then crossfade init MANIFEST"),
+        EvidenceKind::Check => ("manifest checked", "crossfade plan NAME proves it afresh"),
         EvidenceKind::Verification => ("verification", "crossfade backfill NAME"),
-        EvidenceKind::Reversal => ("reverse path", "mend mapping.reverse, then `crossfade init` again"),
+        EvidenceKind::Reversal => ("reverse path", "crossfade plan NAME proves it afresh"),
         EvidenceKind::Cleanup => ("old data removed", "crossfade cleanup NAME"),
     };
     let fresh = situation.evidence.iter().find(|evidence| evidence.kind == kind && evidence.epoch == epoch);
@@ -365,7 +365,7 @@ pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

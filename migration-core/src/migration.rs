@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sqlx::Pool;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 use crate::adoption::Adoption;
 use crate::comparisons::{Mismatch, Tally};
 use crate::connect::{AnyDatabase, Engine};
+use crate::control::MigrationId;
 use crate::error::{Error, Result};
 use crate::fleet::{LEASE_TTL, RENEW_EVERY};
 use crate::key::Key;
@@ -39,19 +40,24 @@ impl<DB: Engine> Clone for Migration<DB> {
 pub(crate) struct Inner<DB: Engine> {
     pub(crate) pool: Pool<DB>,
     pub(crate) database: AnyDatabase,
-    pub(crate) subject: Subject,
+    name: String,
+    id: MigrationId,
+    subject: std::sync::RwLock<Arc<Subject>>,
     pub(crate) adoption: Adoption,
     pub(crate) retirement: Retirement,
     instance: String,
     sources: Mutex<Vec<Weak<dyn Source>>>,
     old_path_used: AtomicBool,
     hurry: Arc<Notify>,
+    /// Whether the lease was given back. Renewals hold it shared: one that is under way would otherwise
+    /// register the instance again, for nobody to renew, and `advance` would wait for it in vain.
+    has_left: RwLock<bool>,
 }
 
 impl<DB: Engine> std::fmt::Debug for Inner<DB> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Migration")
-            .field("name", &self.subject.plan.name())
+            .field("name", &self.name)
             .field("instance", &self.instance)
             .field("standing", &self.adoption.standing())
             .finish_non_exhaustive()
@@ -78,23 +84,31 @@ impl<DB: Engine> Migration<DB> {
     /// When the migration is not registered, or its manifest does not fit the tables any more.
     pub async fn join(pool: Pool<DB>, name: &str) -> Result<Migration<DB>> {
         let database = DB::database(pool.clone());
-        let registered = database.control.migration(name).await?;
-        let plan = Plan::read(&registered.manifest, database.store.as_ref()).await?;
-        let subject = Subject { id: registered.id, plan };
         let instance = instance_name();
-        let asked = Instant::now();
-        let standing =
-            database.control.renew(subject.id, &instance, registered.standing.epoch, LEASE_TTL).await?;
+        let (id, plan, standing, asked) = loop {
+            let registered = database.control.migration(name).await?;
+            let plan = Plan::read(&registered.manifest, database.store.as_ref()).await?;
+            let asked = Instant::now();
+            let epoch = registered.standing.epoch;
+            let standing = database.control.renew(registered.id, &instance, epoch, LEASE_TTL).await?;
+            // Plan and standing must be of one registration.
+            if standing.epoch == epoch {
+                break (registered.id, plan, standing, asked);
+            }
+        };
         let inner = Arc::new(Inner {
             pool,
             database,
-            subject,
+            name: name.to_owned(),
+            id,
+            subject: std::sync::RwLock::new(Arc::new(Subject { id, plan })),
             adoption: Adoption::new(standing, asked),
             retirement: Retirement::default(),
             instance,
             sources: Mutex::default(),
             old_path_used: AtomicBool::new(false),
             hurry: Arc::default(),
+            has_left: RwLock::default(),
         });
         tokio::spawn(attend(Arc::downgrade(&inner), inner.hurry.clone()));
         Ok(Migration { inner })
@@ -102,7 +116,7 @@ impl<DB: Engine> Migration<DB> {
 
     /// The migration's name.
     pub fn name(&self) -> &str {
-        self.inner.subject.plan.name()
+        &self.inner.name
     }
 
     /// This instance's name in the fleet.
@@ -152,7 +166,9 @@ impl<DB: Engine> Migration<DB> {
     /// When the control store cannot be reached; the lease runs out by itself then.
     pub async fn leave(self) -> Result<()> {
         self.inner.flush().await?;
-        self.inner.database.control.leave(self.inner.subject.id, &self.inner.instance).await
+        let mut has_left = self.inner.has_left.write().await;
+        *has_left = true;
+        self.inner.database.control.leave(self.inner.id, &self.inner.instance).await
     }
 
     /// The standing for a reader: adopted, and confirmed not too long ago (see [`crate::fleet`]).
@@ -169,12 +185,12 @@ impl<DB: Engine> Migration<DB> {
 
     /// The key in its columns' types.
     pub(crate) fn key(&self, key: impl Into<Key>) -> Result<Key> {
-        self.inner.subject.plan.coerce(&key.into())
+        self.inner.subject().plan.coerce(&key.into())
     }
 
     /// Whether the key is in the ramp of this standing.
     pub(crate) fn is_in_ramp(&self, key: &Key, standing: Standing) -> bool {
-        self.inner.subject.plan.is_in_ramp(key, standing.ramp)
+        self.inner.subject().plan.is_in_ramp(key, standing.ramp)
     }
 
     pub(crate) fn attach(&self, source: Weak<dyn Source>) {
@@ -193,19 +209,25 @@ impl<DB: Engine> Inner<DB> {
     /// Renews the lease, and at once again where that brought a new epoch: `advance` waits for the
     /// adoption, not for the next turn.
     async fn renew(&self) -> Result<()> {
+        let has_left = self.has_left.read().await;
+        if *has_left {
+            return Ok(());
+        }
         loop {
             let adopted = self.adoption.standing();
             let asked = Instant::now();
-            let standing = self
-                .database
-                .control
-                .renew(self.subject.id, &self.instance, adopted.epoch, LEASE_TTL)
-                .await?;
+            let standing =
+                self.database.control.renew(self.id, &self.instance, adopted.epoch, LEASE_TTL).await?;
+            if standing.epoch > adopted.epoch && adopted.phase == Phase::OldOnly {
+                // The mapping may have been replaced, which only old_only allows. First the plan, then
+                // the standing: nobody writes at the new epoch by the old plan.
+                self.reload().await?;
+            }
             self.adoption.renew(standing, asked);
             if standing.epoch <= adopted.epoch {
                 return Ok(());
             }
-            tracing::info!(migration = self.subject.plan.name(), %standing, "adopted");
+            tracing::info!(migration = self.name, %standing, "adopted");
             for source in self.sources() {
                 source.adopt(standing);
             }
@@ -221,17 +243,39 @@ impl<DB: Engine> Inner<DB> {
             for group in tallies.chunk_by(|(a, _), (b, _)| a == b) {
                 let Some((epoch, _)) = group.first() else { continue };
                 let group: Vec<_> = group.iter().map(|(_, tally)| tally.clone()).collect();
-                control.tally(self.subject.id, &self.instance, *epoch, &group).await?;
+                control.tally(self.id, &self.instance, *epoch, &group).await?;
             }
             let mismatches = source.take_mismatches();
             if !mismatches.is_empty() {
-                control.mismatch(self.subject.id, &mismatches).await?;
+                control.mismatch(self.id, &mismatches).await?;
             }
         }
         if self.old_path_used.swap(false, Ordering::Relaxed) {
-            control.touch_old_path(self.subject.id, self.adoption.standing().epoch).await?;
+            control.touch_old_path(self.id, self.adoption.standing().epoch).await?;
         }
-        self.retirement.run(&self.subject, self.adoption.standing(), self.database.store.as_ref()).await
+        self.retirement.run(&self.subject(), self.adoption.standing(), self.database.store.as_ref()).await
+    }
+
+    /// What statements are derived from.
+    pub(crate) fn subject(&self) -> Arc<Subject> {
+        self.subject.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the plan again where the manifest has been replaced.
+    async fn reload(&self) -> Result<()> {
+        let registered = self.database.control.migration(&self.name).await?;
+        if registered.manifest.fingerprint() == self.subject().plan.fingerprint() {
+            return Ok(());
+        }
+        let plan = Plan::read(&registered.manifest, self.database.store.as_ref()).await?;
+        tracing::info!(
+            migration = self.name,
+            fingerprint = plan.fingerprint(),
+            "the mapping has been replaced"
+        );
+        *self.subject.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(Subject { id: self.id, plan });
+        Ok(())
     }
 
     fn sources(&self) -> Vec<Arc<dyn Source>> {
@@ -247,7 +291,7 @@ async fn attend<DB: Engine>(inner: Weak<Inner<DB>>, hurry: Arc<Notify>) {
         // The lease and the observations are two things: one that fails must not hold up the other.
         let (renewed, flushed) = (inner.renew().await, inner.flush().await);
         for error in [renewed, flushed].into_iter().filter_map(Result::err) {
-            tracing::warn!(migration = inner.subject.plan.name(), %error, "the control store did not take an update");
+            tracing::warn!(migration = inner.name, %error, "the control store did not take an update");
         }
         drop(inner);
         // A hint may come at any rate; the control store is asked at most twenty times a second.

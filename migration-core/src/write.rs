@@ -47,13 +47,20 @@ impl<DB: Engine> Migration<DB> {
     /// cannot move. One round trip.
     ///
     /// # Errors
-    /// When the database fails, and, above read committed, when the migration has moved since the
-    /// transaction's snapshot (retryable).
+    /// When the database fails; above read committed, when the migration has moved since the
+    /// transaction's snapshot (retryable); and when it has just left `old_only`, where the mapping may have
+    /// been replaced, and this instance has not heard of it yet ([`Error::StaleEpoch`], retryable).
     pub async fn fence(&self, connection: &mut DB::Connection) -> Result<Write<DB>> {
-        let subject = &self.inner.subject;
+        let adopted = self.standing();
+        let subject = self.inner.subject();
         let standing = DB::fence(connection, subject.id, subject.plan.name(), None).await?;
-        if standing.epoch != self.standing().epoch {
+        if standing.epoch != adopted.epoch {
             self.hurry();
+            if adopted.phase == Phase::OldOnly {
+                // The mapping may have been replaced with the epoch, and this instance does not know it yet.
+                let (expected, found) = (adopted.epoch, standing.epoch);
+                return Err(Error::StaleEpoch { migration: self.name().to_owned(), expected, found });
+            }
         }
         Ok(Write { migration: self.clone(), standing, is_fenced: true })
     }
@@ -81,6 +88,10 @@ impl<DB: Engine> Migration<DB> {
                     metrics::counter!("crossfade_writes_retried_total", "migration" => self.name().to_owned())
                         .increment(1);
                     tokio::time::sleep(backoff(tries)).await;
+                    if self.standing().phase == Phase::OldOnly {
+                        // Only here can a fence be refused because the plan may be another: ask at once.
+                        self.refresh().await?;
+                    }
                     tries += 1;
                 }
                 outcome => return outcome,
@@ -111,7 +122,7 @@ impl<DB: Engine> Migration<DB> {
         self.write(async move |transaction: &mut WriteTransaction<DB>| {
             let standing = transaction.standing();
             let mirroring = standing.mirroring(migration.is_in_ramp(&key, standing));
-            let can_reverse = !migration.inner.subject.plan.reverse().is_empty();
+            let can_reverse = !migration.inner.subject().plan.reverse().is_empty();
             match (standing.phase.primary(), mirroring) {
                 (Side::Old, Mirroring::OldToNew) => {
                     transaction.mirror(&key).await?;
@@ -185,7 +196,7 @@ impl<DB: Engine> Write<DB> {
         }
         keys.sort_unstable();
         keys.dedup();
-        let subject = &migration.inner.subject;
+        let subject = migration.inner.subject();
         let direction = match self.standing.mirroring(true) {
             Mirroring::OldToNew if !keys.is_empty() => Some(Direction::OldToNew),
             Mirroring::NewToOld if !keys.is_empty() && !subject.plan.reverse().is_empty() => {
@@ -195,7 +206,7 @@ impl<DB: Engine> Write<DB> {
         };
         let epoch = self.standing.epoch;
         let outcome = match direction {
-            Some(direction) => DB::mirror(connection, subject, direction, &keys, epoch).await,
+            Some(direction) => DB::mirror(connection, &subject, direction, &keys, epoch).await,
             None if self.is_fenced => Ok(Mirrored::default()),
             None => DB::fence(connection, subject.id, subject.plan.name(), Some(epoch))
                 .await

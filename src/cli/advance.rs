@@ -50,7 +50,9 @@ impl Manner {
 /// The gate in front of it is judged afresh; where it is shut, the command says what is missing in numbers and exits
 /// with 3. Entering new_only can never be undone and is confirmed by the migration's name.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  crossfade advance subscriptions --ramp 1\n  crossfade advance subscriptions --dry-run\n  crossfade advance subscriptions --confirm subscriptions")]
+#[command(
+    after_help = "Examples:\n  crossfade advance subscriptions --ramp 1\n  crossfade advance subscriptions --dry-run\n  crossfade advance subscriptions --confirm subscriptions"
+)]
 pub(crate) struct Advance {
     /// The migration.
     name: String,
@@ -73,7 +75,9 @@ impl Advance {
         if let Some(to) = from.next().filter(|_| !self.manner.dry_run) {
             let what = format!("{}: {from} to {to}", self.name);
             // The gate is asked first: nobody should be made to confirm what will be refused.
-            operator.carry_out(&self.name, &Order { dry_run: true, ..self.manner.order(request, self.force) }).await?;
+            operator
+                .carry_out(&self.name, &Order { dry_run: true, ..self.manner.order(request, self.force) })
+                .await?;
             if transition::is_irreversible(from, request, registered.manifest.is_reversible()) {
                 self.manner.confirm.by_name(&what, &self.name, output)?;
             } else {

@@ -38,7 +38,8 @@ impl Backfill {
             tunables: self.tuning.tunables(&migration),
             scan: self.scanning.options(),
         };
-        let backfilled = rounds::backfill(&migration, &self.folder.root, &options, &progress, &cancel).await?;
+        let backfilled =
+            rounds::backfill(&migration, &self.folder.root, &options, &progress, &cancel).await?;
         output.result(&backfilled, |backfilled| {
             let mut text = format!(
                 "{} rounds: copied {} rows, repaired {}, removed {}\n{}",

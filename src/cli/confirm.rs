@@ -35,7 +35,9 @@ impl Confirm {
     pub(crate) fn by_name(&self, what: &str, migration: &str, output: Output) -> Result<(), Failure> {
         let typed = match &self.confirm {
             Some(name) => name.clone(),
-            None if output.is_interactive() => output::ask(&format!("{what}: this can never be undone. Type the migration's name:"))?,
+            None if output.is_interactive() => {
+                output::ask(&format!("{what}: this can never be undone. Type the migration's name:"))?
+            }
             None => String::new(),
         };
         if typed == migration {

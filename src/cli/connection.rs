@@ -30,8 +30,11 @@ impl Connection {
         if let Some(control) = &self.control
             && control != url.expose()
         {
-            let what = "--control (or CROSSFADE_CONTROL) and the manifest name different databases".to_owned();
-            return Err(crossfade::Error::SeveralDatabases { migration: manifest.name().to_owned(), what }.into());
+            let what =
+                "--control (or CROSSFADE_CONTROL) and the manifest name different databases".to_owned();
+            return Err(
+                crossfade::Error::SeveralDatabases { migration: manifest.name().to_owned(), what }.into()
+            );
         }
         connect(&url).await
     }
@@ -44,7 +47,10 @@ pub(crate) async fn connect(url: &DatabaseUrl) -> Result<Operator, Failure> {
 
 /// Reads and parses a manifest.
 pub(crate) fn manifest(path: &std::path::Path) -> Result<Manifest, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Failure::File { doing: "reading the manifest", path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| Failure::File {
+        doing: "reading the manifest",
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(Manifest::parse(&text, &path.display().to_string()).map_err(crossfade::Error::from)?)
 }

@@ -50,7 +50,9 @@ impl Failure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Failure::NoControlStore => Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned()),
+            Failure::NoControlStore => {
+                Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned())
+            }
             Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
             Failure::Usage { hint, .. } => Some((*hint).to_owned()),
             Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),

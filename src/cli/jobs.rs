@@ -42,7 +42,12 @@ struct Choice {
 }
 
 impl Choice {
-    async fn change(self, connection: &Connection, output: Output, change: impl FnOnce(&Job) -> Change) -> Result<ExitCode, Failure> {
+    async fn change(
+        self,
+        connection: &Connection,
+        output: Output,
+        change: impl FnOnce(&Job) -> Change,
+    ) -> Result<ExitCode, Failure> {
         let (queue, jobs) = open(&self.name, connection).await?;
         let chosen = match self.job {
             Some(number) => jobs.iter().find(|job| job.id == JobId(number)),
@@ -157,7 +162,11 @@ pub(crate) fn line(job: &Job) -> String {
         "job {} {}: {state}{}, {} of {} chunks, {} of {} keys; copied {}, repaired {}, removed {}, retired {}, left {}\n",
         job.id.0,
         word(serde_json::json!(job.kind)),
-        if wanted == "run" || job.state.is_finished() { String::new() } else { format!(" ({wanted} requested)") },
+        if wanted == "run" || job.state.is_finished() {
+            String::new()
+        } else {
+            format!(" ({wanted} requested)")
+        },
         job.chunks_done,
         job.chunks,
         grouped(job.done.keys_done),

@@ -18,7 +18,9 @@ use super::output::Output;
 ///
 /// What cannot be known from the tables is marked in the manifest; `crossfade check` says what is left to do.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  crossfade new subscriptions --old env:DATABASE_URL#customers --new env:DATABASE_URL#subscriptions -o subscriptions.toml")]
+#[command(
+    after_help = "Example:\n  crossfade new subscriptions --old env:DATABASE_URL#customers --new env:DATABASE_URL#subscriptions -o subscriptions.toml"
+)]
 pub(crate) struct New {
     /// The migration's name: lower-case letters, digits and underscores.
     name: String,
@@ -76,8 +78,11 @@ impl New {
         match &self.output {
             None => output.result(&serde_json::json!({ "manifest": text }), |_| text.clone()),
             Some(path) => {
-                std::fs::write(path, &text)
-                    .map_err(|source| Failure::File { doing: "writing", path: path.clone(), source })?;
+                std::fs::write(path, &text).map_err(|source| Failure::File {
+                    doing: "writing",
+                    path: path.clone(),
+                    source,
+                })?;
                 let result = serde_json::json!({ "file": path, "manifest": text });
                 output.result(&result, |_| {
                     format!("wrote {0}\nnext: read it, then crossfade check {0}", path.display())

@@ -26,7 +26,9 @@ impl Plan {
             "gate": overview.gate.as_ref().map(document),
         });
         output.result(&document, |_| match &overview.gate {
-            Some(report) => format!("{}: {}\n{}", self.name, overview.registered.standing, text(&self.name, report)),
+            Some(report) => {
+                format!("{}: {}\n{}", self.name, overview.registered.standing, text(&self.name, report))
+            }
             None => format!("{}: complete; nothing is left to do", self.name),
         });
         Ok(ExitCode::SUCCESS)

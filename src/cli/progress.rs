@@ -55,9 +55,14 @@ impl Progress for Shown {
             None => {
                 if is_over || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
                     line.told = Some(Instant::now());
-                    let total = update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();
+                    let total =
+                        update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();
                     let rest = rest(update);
-                    self.output.note(&format!("{}: {}{total}  {rest}", name(update.stage), grouped(update.done)));
+                    self.output.note(&format!(
+                        "{}: {}{total}  {rest}",
+                        name(update.stage),
+                        grouped(update.done)
+                    ));
                 }
             }
         }

@@ -37,8 +37,8 @@ impl Experiments {
         let registered = control.migration(&self.name).await?;
         let mut merged = BTreeMap::<String, Tally>::new();
         for stored in control.tallies(registered.id, registered.standing.epoch).await? {
-            let tally: Tally = serde_json::from_value(stored.totals).map_err(|_| crossfade::Error::Unreadable {
-                what: format!("a tally of experiment {}", stored.experiment),
+            let tally: Tally = serde_json::from_value(stored.totals).map_err(|_| {
+                crossfade::Error::Unreadable { what: format!("a tally of experiment {}", stored.experiment) }
             })?;
             match merged.get_mut(&stored.experiment) {
                 Some(sum) => sum.merge(&tally),

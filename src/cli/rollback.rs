@@ -25,7 +25,8 @@ impl Rollback {
         let operator = connection.operator().await?;
         let order = self.manner.order(Request::Rollback, false);
         if !order.dry_run {
-            let moved = operator.carry_out(&self.name, &crossfade::Order { dry_run: true, ..order.clone() }).await?;
+            let moved =
+                operator.carry_out(&self.name, &crossfade::Order { dry_run: true, ..order.clone() }).await?;
             let what = format!("{}: back from {} to {}", self.name, moved.from.phase, moved.to.phase);
             self.manner.confirm.step(&what, &self.name, output)?;
         }

@@ -19,7 +19,9 @@ use super::work::{self, Scanning, Work};
 ///
 /// Exits with 4 when anything differs.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  crossfade scan subscriptions --snapshot snapshots/monday --out findings/monday")]
+#[command(
+    after_help = "Example:\n  crossfade scan subscriptions --snapshot snapshots/monday --out findings/monday"
+)]
 pub(crate) struct Scan {
     /// The migration.
     name: String,

@@ -14,7 +14,9 @@ use super::{jobs, plan};
 
 /// Show where a migration stands: phase, ramp, gate, instances, jobs. Without a name, all migrations.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  crossfade status\n  crossfade status subscriptions --json | jq .gate.missing")]
+#[command(
+    after_help = "Examples:\n  crossfade status\n  crossfade status subscriptions --json | jq .gate.missing"
+)]
 pub(crate) struct Status {
     /// The migration; all of them where it is left out.
     name: Option<String>,
@@ -77,7 +79,8 @@ fn document(name: &str, overview: &Overview, jobs: &[Job]) -> serde_json::Value 
 fn text(name: &str, overview: &Overview, jobs: &[Job]) -> String {
     let standing = overview.registered.standing;
     let live = overview.instances.iter().filter(|instance| instance.is_live).count();
-    let mut text = format!("{name}: {standing}, for {}\n{live} live instances\n", spell(overview.registered.stood));
+    let mut text =
+        format!("{name}: {standing}, for {}\n{live} live instances\n", spell(overview.registered.stood));
     if overview.comparisons.compared + overview.comparisons.dropped > 0 {
         text.push_str(&format!(
             "comparisons {}, mismatches {}, dropped {}\n",

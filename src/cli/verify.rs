@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use crossfade::backfill::rounds::prune;
 use crossfade::backfill::verify::verify;
 use crossfade::backfill::workspace::Workspace;
 use crossfade::core::gate::grouped;
@@ -32,13 +33,20 @@ impl Verify {
         let workspace = Workspace::open(&self.folder.root, &self.name)?;
         let round = workspace.begin_round()?;
         let verification = verify(&migration, &round, &self.scanning.options(), &progress, &cancel).await?;
+        prune(&migration, &workspace).await?;
         output.result(&verification, |verification| {
             let mut text = work::differences(&verification.differences);
             if verification.healed > 0 {
-                text.push_str(&format!("{} more had healed when they were looked at again\n", grouped(verification.healed)));
+                text.push_str(&format!(
+                    "{} more had healed when they were looked at again\n",
+                    grouped(verification.healed)
+                ));
             }
             if verification.is_clean() {
-                text.push_str(&format!("nothing differs at epoch {}; recorded as evidence\n", verification.epoch));
+                text.push_str(&format!(
+                    "nothing differs at epoch {}; recorded as evidence\n",
+                    verification.epoch
+                ));
             } else {
                 text.push_str(&format!("next: crossfade backfill {}\n", self.name));
             }

@@ -64,11 +64,11 @@ impl Iterator for KeyHashes<'_> {
             let Some((key, hash)) = row else {
                 return self.present.take().map(|(key, rows)| Ok((key, rows.finish())));
             };
-            if let Some((present, rows)) = &mut self.present {
-                if *present == key {
-                    rows.add(hash);
-                    continue;
-                }
+            if let Some((present, rows)) = &mut self.present
+                && *present == key
+            {
+                rows.add(hash);
+                continue;
             }
             let mut rows = KeyHash::default();
             rows.add(hash);

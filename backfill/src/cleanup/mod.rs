@@ -102,7 +102,9 @@ pub async fn cleanup(
         Some(retire(migration, epoch, &round, &plan, options, progress, cancel).await?)
     };
     let left = last_scan::last_scan(migration, job.as_ref(), &plan.baseline, progress, cancel).await?;
-    prune(migration, &workspace, &round).await?;
+    if left.rows == 0 {
+        prune(migration, &workspace).await?;
+    }
     Ok(Cleaned {
         clean: left.rows == 0,
         job: job.as_ref().map(|job| job.id),
@@ -152,12 +154,12 @@ async fn unfinished(migration: &Migration, epoch: Epoch) -> Result<Option<(Round
     };
     let plan = match WorkPlan::read(&job.source) {
         Ok(plan) if job.epoch == epoch && plan.digest == job.digest => plan,
-        Ok(_) | Err(Error::FindingsAbsent { .. }) => {
-            let why = format!("its work in {} is gone or of another cleanup", job.source.display());
+        Err(error) if !error.is_bad_input() => return Err(error),
+        Ok(_) | Err(_) => {
+            let why = format!("its work in {} is gone, damaged or of another cleanup", job.source.display());
             migration.queue.change(job.id, Change::Fail(why)).await?;
             return Ok(None);
         }
-        Err(error) => return Err(error),
     };
     let folder = job.source.parent().unwrap_or(&job.source).to_owned();
     Ok(Some((Round::at(folder), plan)))

@@ -91,7 +91,14 @@ impl WorkPlan {
         })?;
         let path = folder.join(&file.name);
         let corrupt = |detail: String| Error::corrupt(&path, None)(detail);
-        let bytes = Bytes::from(fs::read(&path).map_err(Error::io("read", &path))?);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => Bytes::from(bytes),
+            // Told apart from a disk that fails: it will not be there the next time either.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::FileAbsent { path });
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
         if checksum_text(xxh3_64(&bytes)) != file.checksum {
             return Err(corrupt("its checksum is not its summary's".into()));
         }

@@ -1,6 +1,5 @@
 //! Writes findings in key order, cut into chunks.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
@@ -12,7 +11,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::SUMMARY_FILE;
 use super::summary::{FindingsFile, ScanSummary};
-use crate::durable::{DurableFile, remove_leftovers, write_json};
+use crate::durable::{DurableFile, claim, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::snapshot::checksum_text;
@@ -50,11 +49,10 @@ impl FindingsWriter {
         scope: Vec<String>,
         chunk_keys_max: u64,
     ) -> Result<Self> {
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         if folder.join(SUMMARY_FILE).exists() {
             return Err(Error::FindingsPresent { path: folder });
         }
-        remove_leftovers(&folder, FILE_PREFIX)?;
+        claim(&folder, FILE_PREFIX)?;
         Ok(Self { folder, schema, scope, chunk_keys_max, chunk: None, last_scope: None, files: Vec::new() })
     }
 
@@ -91,6 +89,7 @@ impl FindingsWriter {
         self.finish_chunk()?;
         summary.chunks = self.files;
         write_json(&self.folder.join(SUMMARY_FILE), &summary)?;
+        release(&self.folder, FILE_PREFIX)?;
         summary.findings = Some(self.folder);
         Ok(summary)
     }

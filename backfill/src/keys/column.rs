@@ -157,17 +157,6 @@ impl KeyColumn {
         }
     }
 
-    /// A value as it is compared, for where there is no better way to show it.
-    pub(super) fn display(&self, row: usize) -> String {
-        match self {
-            Self::Signed(values) => values[row].to_string(),
-            Self::Unsigned(values) => values[row].to_string(),
-            Self::Decimal(values) => values[row].to_string(),
-            Self::DecimalWide(values) => values[row].to_string(),
-            Self::Fixed { .. } | Self::Bytes { .. } => format!("{:02x?}", self.bytes(row)),
-        }
-    }
-
     /// The bytes of one value; nothing for a number, which never gets here.
     fn bytes(&self, row: usize) -> &[u8] {
         match self {
@@ -195,7 +184,7 @@ impl KeyColumn {
 }
 
 /// How many of the first `max` values are pairwise equal before the first that is not.
-pub(crate) fn equal_values<T: PartialEq>(left: &[T], right: &[T], max: usize) -> usize {
+fn equal_values<T: PartialEq>(left: &[T], right: &[T], max: usize) -> usize {
     let (left, right) = (&left[..max], &right[..max]);
     let strides = left
         .chunks_exact(EQUAL_STRIDE)

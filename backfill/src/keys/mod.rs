@@ -9,11 +9,11 @@ use std::cmp::Ordering;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
-use arrow::util::display::array_value_to_string;
 
 use crate::error::{Error, Result};
+use crate::text::value_text;
 use column::KeyColumn;
-pub(crate) use column::{equal_values, key_type};
+pub(crate) use column::key_type;
 
 /// The keys of a run of rows.
 #[derive(Debug, Clone)]
@@ -126,18 +126,16 @@ impl Keys {
         Self::new(arrays, rows.len(), names)
     }
 
+    /// One key as texts, one for each column.
+    pub(crate) fn texts(&self, row: usize) -> Vec<String> {
+        self.arrays.iter().map(|array| value_text(array, row)).collect()
+    }
+
     /// One key as a reader would write it: `(7, abc)`.
     pub(crate) fn display(&self, row: usize) -> String {
-        let values: Vec<String> = self
-            .arrays
-            .iter()
-            .zip(&self.columns)
-            // Arrow cannot show instants in a named zone; they still have a number.
-            .map(|(array, column)| array_value_to_string(array, row).unwrap_or_else(|_| column.display(row)))
-            .collect();
-        match values.as_slice() {
-            [value] => value.clone(),
-            values => format!("({})", values.join(", ")),
+        match self.texts(row).as_slice() {
+            [text] => text.clone(),
+            texts => format!("({})", texts.join(", ")),
         }
     }
 }

@@ -114,6 +114,3 @@ fn params_text(tunables: &Tunables) -> String {
     })
     .to_string()
 }
-
-#[cfg(test)]
-mod tests;

@@ -234,10 +234,10 @@ impl Leases for PostgresQueue {
             return Ok(claim);
         }
         let gone = self.gone(job).await?;
-        if !gone.is_empty() {
-            if let Some(claim) = self.take(job, owner, ttl, &gone).await? {
-                return Ok(claim);
-            }
+        if !gone.is_empty()
+            && let Some(claim) = self.take(job, owner, ttl, &gone).await?
+        {
+            return Ok(claim);
         }
         let mut transaction = self.pool.begin().await.map_err(Error::database("settling a job"))?;
         let waiting = settle(&mut transaction, job).await?;

@@ -178,12 +178,12 @@ impl Leases for SqliteQueue {
         let doing = || Error::database("claiming a chunk");
         let mut transaction = self.begin("claiming a chunk").await?;
         let present = read(&mut transaction, job).await?;
-        if may_claim(present.state, present.requested) {
-            if let Some(lease) = take(&mut transaction, job, owner, ttl).await? {
-                let job = read(&mut transaction, job).await?;
-                transaction.commit().await.map_err(doing())?;
-                return Ok(Claim::Leased(lease, job));
-            }
+        if may_claim(present.state, present.requested)
+            && let Some(lease) = take(&mut transaction, job, owner, ttl).await?
+        {
+            let job = read(&mut transaction, job).await?;
+            transaction.commit().await.map_err(doing())?;
+            return Ok(Claim::Leased(lease, job));
         }
         let waiting = settle(&mut transaction, job).await?;
         let job = read(&mut transaction, job).await?;

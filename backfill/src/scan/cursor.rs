@@ -3,35 +3,15 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use arrow::buffer::ScalarBuffer;
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::keys::{Ascent, Keys};
-use crate::snapshot::{DataFile, Snapshot};
-
-/// A row group of a snapshot.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowGroup<'a> {
-    pub(super) file: &'a DataFile,
-    pub(super) index: usize,
-}
-
-/// A snapshot as its row groups, in order.
-pub(super) struct RowGroups<'a> {
-    groups: Vec<RowGroup<'a>>,
-    names: &'a [String],
-    /// The types that both sides' key columns are brought to.
-    key_types: &'a [DataType],
-    rows: u64,
-}
+use crate::snapshot::{Hashes, RowGroups};
 
 /// Rows that were read together. Each key is there once.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub(super) keys: Keys,
-    pub(super) hashes: ScalarBuffer<u64>,
+    pub(super) hashes: Hashes,
     /// Keys that more rows have, ascending. Their hash is their first row's.
     duplicated: Vec<usize>,
     rows: RunRows,
@@ -51,73 +31,6 @@ pub(super) struct Cursor<'a> {
     groups: &'a RowGroups<'a>,
     rest: Range<u64>,
     ahead: Option<Run>,
-}
-
-impl<'a> RowGroups<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, key_types: &'a [DataType]) -> Self {
-        let groups = snapshot
-            .files()
-            .iter()
-            .flat_map(|file| (0..file.row_groups()).map(move |index| RowGroup { file, index }))
-            .collect();
-        Self { groups, names: &snapshot.manifest().key, key_types, rows: snapshot.rows() }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.groups.len()
-    }
-
-    pub(super) fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    pub(super) fn first_row(&self, index: usize) -> u64 {
-        self.groups.get(index).map_or(self.rows, |group| group.rows().start)
-    }
-
-    pub(super) fn scan_bytes_max(&self) -> u64 {
-        self.groups.iter().map(|group| group.file.scan_bytes(group.index)).max().unwrap_or(0)
-    }
-
-    pub(super) fn keys(&self, index: usize) -> Result<Keys> {
-        Ok(self.load(index)?.0)
-    }
-
-    fn at_row(&self, row: u64) -> usize {
-        self.groups.partition_point(|group| group.rows().end <= row)
-    }
-
-    fn load(&self, index: usize) -> Result<(Keys, ScalarBuffer<u64>)> {
-        let group = self.groups[index];
-        let columns = group.file.scan_columns(group.index)?;
-        let arrays = columns
-            .keys
-            .iter()
-            .zip(self.key_types)
-            .map(
-                |(array, key_type)| {
-                    if array.data_type() == key_type { Ok(array.clone()) } else { cast(array, key_type) }
-                },
-            )
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Error::arrow("bring keys to a common type"))?;
-        Ok((Keys::new(arrays, columns.hashes.len(), self.names)?, columns.hashes))
-    }
-}
-
-impl RowGroup<'_> {
-    pub(super) fn rows(&self) -> Range<u64> {
-        self.file.row_group_rows(self.index)
-    }
-
-    fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
-        Error::KeyOrder {
-            path: self.file.path().to_owned(),
-            row: row - self.file.rows().start,
-            key,
-            previous,
-        }
-    }
 }
 
 impl<'a> Cursor<'a> {
@@ -153,7 +66,7 @@ impl<'a> Cursor<'a> {
                 }
                 Ordering::Greater => {
                     let row = next.row(0);
-                    let group = self.groups.groups[self.groups.at_row(row)];
+                    let group = self.groups.group(self.groups.at_row(row));
                     return Err(group.out_of_order(row, next.keys.display(0), run.keys.display(last)));
                 }
             }
@@ -166,7 +79,7 @@ impl<'a> Cursor<'a> {
             return Ok(None);
         }
         let index = self.groups.at_row(self.rest.start);
-        let group = self.groups.groups[index];
+        let group = self.groups.group(index);
         let (keys, hashes) = self.groups.load(index)?;
         let first_row = self.rest.start;
         let start = (first_row - group.rows().start) as usize;
@@ -178,7 +91,9 @@ impl<'a> Cursor<'a> {
                 let (duplicated, rows) = (Vec::new(), RunRows::From(first_row));
                 Ok(Some(Run { rows_read: keys.rows() as u64, keys, hashes, duplicated, rows }))
             }
-            Ascent::WithDuplicates => Run::of_unique(&keys, &hashes, first_row, self.groups.names).map(Some),
+            Ascent::WithDuplicates => {
+                Run::of_unique(&keys, &hashes, first_row, self.groups.names()).map(Some)
+            }
             Ascent::BrokenAt(row) => {
                 Err(group.out_of_order(first_row + row as u64, keys.display(row), keys.display(row - 1)))
             }
@@ -214,7 +129,7 @@ impl Run {
     }
 
     /// Keeps the first row of each key, and which had more.
-    fn of_unique(keys: &Keys, hashes: &[u64], first_row: u64, names: &[String]) -> Result<Self> {
+    fn of_unique(keys: &Keys, hashes: &Hashes, first_row: u64, names: &[String]) -> Result<Self> {
         let mut kept: Vec<u32> = Vec::with_capacity(hashes.len());
         let mut duplicated = Vec::new();
         for row in 0..hashes.len() {
@@ -229,7 +144,7 @@ impl Run {
         }
         Ok(Self {
             keys: keys.take(&kept, names)?,
-            hashes: kept.iter().map(|row| hashes[*row as usize]).collect(),
+            hashes: kept.iter().map(|row| hashes.get(*row as usize)).collect(),
             duplicated,
             rows_read: hashes.len() as u64,
             rows: RunRows::At(kept.iter().map(|row| first_row + u64::from(*row)).collect()),

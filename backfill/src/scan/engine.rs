@@ -10,7 +10,7 @@ use std::thread;
 use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 
-use super::cursor::{Cursor, RowGroups};
+use super::cursor::Cursor;
 use super::explain::{Explainer, columns_by_cost};
 use super::merge::{Differences, merge};
 use super::plan::{KeyRange, key_ranges};
@@ -18,7 +18,7 @@ use super::{Progress, ScanOptions};
 use crate::error::{Error, Result};
 use crate::findings::{FORMAT_VERSION, FindingKind, FindingsWriter, ScanSummary, findings_schema};
 use crate::keys::key_type;
-use crate::snapshot::SnapshotPair;
+use crate::snapshot::{RowGroups, SnapshotPair};
 
 /// Findings that a thread gathers before it explains and sends them: enough that reading columns of single rows is
 /// shared by many, few enough to be small beside a run.

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::cursor::RowGroups;
 use crate::error::Result;
-use crate::keys::Keys;
+use crate::snapshot::RowGroups;
 
 /// Ranges per thread, so that threads that get slower ranges do not hold up the end for long.
 const RANGES_PER_THREAD: usize = 4;
@@ -29,8 +28,8 @@ pub(super) fn key_ranges(old: &RowGroups<'_>, new: &RowGroups<'_>, threads: usiz
     let mut ranges = Vec::new();
     let mut start = (0, 0);
     for group in (length..base.len()).step_by(length) {
-        let cut = base.keys(group)?.slice(0, 1);
-        let end = (lower_bound(base, &cut, group)?, lower_bound(other, &cut, group)?);
+        let cut = base.first_key(group)?;
+        let end = (base.lower_bound(&cut, group)?, other.lower_bound(&cut, group)?);
         ranges.push((start.0..end.0, start.1..end.1));
         start = end;
     }
@@ -43,32 +42,4 @@ pub(super) fn key_ranges(old: &RowGroups<'_>, new: &RowGroups<'_>, threads: usiz
             },
         )
         .collect())
-}
-
-/// The first row whose key is not smaller than `key`. `guess` is a row group that is probably near: the two sides are
-/// much alike, so that from there it is a step or two, where bisecting would read a dozen row groups.
-fn lower_bound(groups: &RowGroups<'_>, key: &Keys, guess: usize) -> Result<u64> {
-    // Row groups below `low` begin with a smaller key, those from `high` on do not.
-    let (mut low, mut high) = (0, groups.len());
-    let mut step = 1;
-    let mut probe = guess;
-    while low < high {
-        probe = probe.clamp(low, high - 1);
-        if groups.keys(probe)?.compare(0, key, 0).is_lt() {
-            low = probe + 1;
-        } else {
-            high = probe;
-        }
-        // Steps double away from the guess until the bound lies between two probes, and then halve.
-        probe = match (low == 0, high == groups.len()) {
-            (false, true) => low + step,
-            (true, false) => high.saturating_sub(step),
-            _ => low + (high - low) / 2,
-        };
-        step *= 2;
-    }
-    // The row is in the last row group that begins with a smaller key, or directly behind it.
-    let Some(group) = low.checked_sub(1) else { return Ok(0) };
-    let within = groups.keys(group)?.lower_bound(key, 0);
-    Ok(groups.first_row(group) + within as u64)
 }

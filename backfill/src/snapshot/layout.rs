@@ -10,12 +10,15 @@
 
 use std::collections::HashSet;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::DataType;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 use super::ROW_HASH_COLUMN;
+use crate::error::Result;
+use crate::row_hash::column_hashes;
 
 /// How many rows go together.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +44,12 @@ const ROW_GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// reader holds one at a time, below a few MiB.
 const FILE_ROWS_MAX: u64 = 32 * ROW_GROUP_ROWS_MAX as u64;
 
-/// Rows per page outside key and hash.
+/// Rows per page outside key and hash, or as near as the encoder comes: it knows bytes only. Fewer would make pages'
+/// headers and places weigh against the values.
 const PAGE_ROWS: usize = 512;
+
+/// Bytes per value where nothing is known of it.
+const VALUE_BYTES: usize = 16;
 
 /// A dictionary has to be read for any page that uses it, so it must stay small against a page.
 const DICTIONARY_BYTES_MAX: usize = 16 * 1024;
@@ -50,14 +57,13 @@ const DICTIONARY_BYTES_MAX: usize = 16 * 1024;
 /// A dictionary pays where a value comes back at least this often in the first rows.
 const DICTIONARY_REPEATS_MIN: usize = 16;
 
-/// The writer's settings for a snapshot. `first_hashes` are the column hashes of the first rows, column by column: how
-/// many of them are distinct tells which columns are worth a dictionary.
+/// The writer's settings for a file that begins with these rows, which show how wide values are and how often they come
+/// back.
 pub(super) fn writer_properties(
     layout: Layout,
-    schema: &Schema,
     key: &[String],
-    first_hashes: &[Vec<u64>],
-) -> WriterProperties {
+    first_rows: &RecordBatch,
+) -> Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by(concat!("crossfade ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -65,37 +71,47 @@ pub(super) fn writer_properties(
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
         .set_max_row_group_row_count(Some(layout.row_group_rows_max))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
-        // Rows per page go by the size limit below, which is looked at after each batch of this many rows.
+        // Pages end by their bytes, set below for each column; that is looked at after each batch of this many rows.
         .set_write_batch_size(PAGE_ROWS)
         .set_data_page_row_count_limit(layout.row_group_rows_max)
-        .set_data_page_size_limit(1)
+        .set_data_page_size_limit(PAGE_ROWS * VALUE_BYTES)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
         .set_dictionary_enabled(false)
         // A scan finds its ranges by the keys themselves; other readers find theirs by the chunk's bounds.
         .set_statistics_enabled(EnabledStatistics::Chunk);
 
-    for (field, hashes) in schema.fields().iter().zip(first_hashes) {
-        let distinct = hashes.iter().collect::<HashSet<_>>().len();
-        // Nested columns have other names below; they go without.
-        if distinct * DICTIONARY_REPEATS_MIN <= hashes.len() {
-            properties =
-                properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), true);
-        }
-    }
-    for field in schema.fields() {
+    for (position, (column, field)) in
+        first_rows.columns().iter().zip(first_rows.schema_ref().fields()).enumerate()
+    {
+        // Nested columns have other paths than this, and keep the settings above.
         let path = ColumnPath::from(field.name().as_str());
-        if field.name() == ROW_HASH_COLUMN || key.contains(field.name()) {
-            properties = properties
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_data_page_size_limit(path.clone(), ROW_GROUP_BYTES_MAX);
-            if is_fixed_width(field.data_type()) {
-                properties = properties
-                    .set_column_encoding(path.clone(), Encoding::PLAIN)
-                    .set_column_compression(path, Compression::UNCOMPRESSED);
-            }
-        }
+        properties = if field.name() != ROW_HASH_COLUMN && !key.contains(field.name()) {
+            let dictionary = repeats(column, position, field.name())?;
+            properties
+                .set_column_dictionary_enabled(path.clone(), dictionary)
+                .set_column_data_page_size_limit(path, PAGE_ROWS * value_bytes(column))
+        } else if is_fixed_width(field.data_type()) {
+            properties
+                .set_column_data_page_size_limit(path.clone(), ROW_GROUP_BYTES_MAX)
+                .set_column_encoding(path.clone(), Encoding::PLAIN)
+                .set_column_compression(path, Compression::UNCOMPRESSED)
+        } else {
+            properties.set_column_data_page_size_limit(path, ROW_GROUP_BYTES_MAX)
+        };
     }
-    properties.build()
+    Ok(properties.build())
+}
+
+fn repeats(column: &dyn Array, position: usize, name: &str) -> Result<bool> {
+    let distinct = column_hashes(column, position, name)?.into_iter().collect::<HashSet<_>>();
+    Ok(distinct.len() * DICTIONARY_REPEATS_MIN <= column.len())
+}
+
+fn value_bytes(column: &dyn Array) -> usize {
+    match column.to_data().get_slice_memory_size() {
+        Ok(bytes) if !column.is_empty() => (bytes / column.len()).max(1),
+        _ => VALUE_BYTES,
+    }
 }
 
 fn is_fixed_width(data_type: &DataType) -> bool {

@@ -4,12 +4,15 @@
 //! whole, how it is validated, and how its rows are found again. Its callers bring the rows, as Arrow batches in key
 //! order. A pair on disk is `DIR/old/` and `DIR/new/`.
 
+mod chunk_bytes;
 mod file;
+mod hashes;
 mod layout;
 mod manifest;
 mod pair;
 mod positioned;
 mod reader;
+mod row_groups;
 mod writer;
 
 pub use manifest::{SnapshotColumn, SnapshotFile, SnapshotManifest};
@@ -18,9 +21,12 @@ pub use reader::Snapshot;
 pub use writer::{SnapshotHeader, SnapshotWriter};
 
 pub(crate) use file::{DataFile, PageMetadata};
+pub(crate) use hashes::Hashes;
 #[cfg(test)]
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
+pub(crate) use row_groups::RowGroups;
+pub(crate) use writer::discard;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -94,6 +94,16 @@ fn a_finished_snapshot_is_not_overwritten() {
 }
 
 #[test]
+fn a_discarded_snapshot_is_none_and_can_be_replaced() {
+    let folder = snapshot();
+    let side = Side::Old.folder(folder.path());
+    discard(&side).unwrap();
+    assert!(matches!(Snapshot::open(&side), Err(Error::SnapshotAbsent { .. })));
+    write_side(folder.path(), Side::Old, &rows(0..5), small());
+    assert_eq!(Snapshot::open(&side).unwrap().rows(), 5);
+}
+
+#[test]
 fn a_null_key_is_named_by_its_row() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = writer(folder.path(), &nullable(vec![Some(1)]));

@@ -12,10 +12,10 @@ use super::file::PartChecksums;
 use super::layout::{Layout, writer_properties};
 use super::manifest::{FORMAT_VERSION, SnapshotFile, SnapshotManifest, checksum_text};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
-use crate::durable::{DurableFile, remove_leftovers, write_json};
+use crate::durable::{DurableFile, claim, disclaim, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::{Ascent, Keys, key_type};
-use crate::row_hash::{ROW_HASH_VERSION, column_hashes, row_hashes};
+use crate::row_hash::{ROW_HASH_VERSION, row_hashes};
 
 /// What snapshot files' names begin with.
 const FILE_PREFIX: &str = "part-";
@@ -78,7 +78,7 @@ impl SnapshotWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotPresent`]; [`Error::KeyColumnAbsent`], [`Error::KeyType`] or [`Error::ColumnType`] if the
+    /// [`Error::SnapshotPresent`] or [`Error::FolderTaken`]; [`Error::KeyColumnAbsent`], [`Error::KeyType`] or [`Error::ColumnType`] if the
     /// header's columns cannot be a snapshot; [`Error::Io`] or [`Error::DiskFull`].
     pub fn create(folder: impl Into<PathBuf>, header: SnapshotHeader) -> Result<Self> {
         Self::create_with_layout(folder.into(), header, Layout::default())
@@ -93,11 +93,10 @@ impl SnapshotWriter {
         // An empty batch finds out whether every column has a canonical encoding.
         row_hashes(&RecordBatch::new_empty(header.schema.clone()))?;
 
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         if folder.join(MANIFEST_FILE).exists() {
             return Err(Error::SnapshotPresent { path: folder });
         }
-        remove_leftovers(&folder, FILE_PREFIX)?;
+        claim(&folder, FILE_PREFIX)?;
         let stored_schema = stored_schema(&header.schema, &key_positions);
         Ok(Self {
             folder,
@@ -179,6 +178,7 @@ impl SnapshotWriter {
             files: self.files,
         };
         write_json(&self.folder.join(MANIFEST_FILE), &manifest)?;
+        release(&self.folder, FILE_PREFIX)?;
         Ok(manifest)
     }
 
@@ -292,6 +292,14 @@ impl SnapshotWriter {
     }
 }
 
+/// Makes a finished snapshot an unfinished one, which the next writer replaces.
+pub(crate) fn discard(folder: &Path) -> Result<()> {
+    // In this order: in between, it is still a snapshot.
+    disclaim(folder, FILE_PREFIX)?;
+    let manifest = folder.join(MANIFEST_FILE);
+    fs::remove_file(&manifest).map_err(Error::io("remove", manifest))
+}
+
 fn begin_file(
     folder: &Path,
     index: usize,
@@ -300,13 +308,7 @@ fn begin_file(
     layout: Layout,
 ) -> Result<ArrowWriter<DurableFile>> {
     let path = folder.join(file_name(index));
-    let mut first_hashes = Vec::with_capacity(first_rows.num_columns());
-    for (position, (column, field)) in
-        first_rows.columns().iter().zip(first_rows.schema_ref().fields()).enumerate()
-    {
-        first_hashes.push(column_hashes(column, position, field.name())?);
-    }
-    let properties = writer_properties(layout, first_rows.schema_ref(), key, &first_hashes);
+    let properties = writer_properties(layout, key, first_rows)?;
     let file = DurableFile::create(path.clone())?;
     ArrowWriter::try_new(file, first_rows.schema(), Some(properties)).map_err(Error::parquet_write(path))
 }

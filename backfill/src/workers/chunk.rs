@@ -113,11 +113,11 @@ impl<W: ChunkWork> Crew<'_, W> {
                 }
                 // One of the keys is at fault: find out which.
                 Err(error) if classify(&error) == Failure::ChunkForGood && batch.len() > 1 => {
-                    pace.failed(batch.len())
+                    pace.failed(batch.len());
                 }
                 Err(Error::Core(source)) if classify_core(&source) == Failure::ChunkForGood => {
                     let key = self.work.key(&batch[0]);
-                    return Outcome::Failed(Error::Key { action: W::ACTION, key, source });
+                    return Outcome::Failed(Error::Key { action: W::ACTION, key, source: Box::new(source) });
                 }
                 Err(error) => return Outcome::Failed(error),
             }
@@ -193,35 +193,30 @@ fn classify_core(error: &CoreError) -> Failure {
     match error {
         CoreError::StaleEpoch { .. } => Failure::Stale,
         error if error.is_retryable() => Failure::Chunk,
-        CoreError::Database { source, .. } => match source {
-            // The database said no to these rows, unless it is shutting down (57P01 to 57P05), out of connections or
-            // space (class 53), or has lost its connection (class 08).
-            sqlx::Error::Database(error) => match error.code().as_deref() {
-                Some(code)
-                    if ["57P", "53", "08"].iter().any(|class| code.len() == 5 && code.starts_with(class)) =>
-                {
-                    Failure::Process
-                }
-                // SQLite: no rights, read-only, I/O error, corrupt, full, cannot open, no database.
-                Some(code)
-                    if matches!(
-                        code.parse::<i32>().map(|code| code & 0xff),
-                        Ok(3 | 8 | 10 | 11 | 13 | 14 | 26)
-                    ) && code.len() < 5 =>
-                {
-                    Failure::Process
-                }
-                _ => Failure::ChunkForGood,
-            },
-            _ => Failure::Process,
-        },
+        CoreError::Database { source: sqlx::Error::Database(error), .. } => {
+            let code = error.code();
+            if code.is_some_and(|code| is_out_of_order(&code)) {
+                Failure::Process
+            } else {
+                Failure::ChunkForGood
+            }
+        }
+        CoreError::Database { .. } => Failure::Process,
         CoreError::Value { .. } | CoreError::Key { .. } | CoreError::Query { .. } => Failure::ChunkForGood,
         _ => Failure::Process,
     }
 }
 
-/// How long nothing may be heard of a lease before its worker stops by itself.
-const _: () = assert!(RENEW_EVERY.as_millis() * 4 < LEASE_TTL.as_millis() / 2, "several renewals may fail");
+/// Whether a code is about the database, rather than about the rows that it was given.
+///
+/// Postgres: lost connections (class 08), no connections, memory or space (53), shutting down (57P). SQLite, by the low
+/// byte: no rights, read-only, I/O error, corrupt, full, cannot open, no database.
+fn is_out_of_order(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["08", "53", "57P"].iter().any(|class| code.starts_with(class));
+    }
+    matches!(code.parse::<i32>().map(|code| code & 0xff), Ok(3 | 8 | 10 | 11 | 13 | 14 | 26))
+}
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +231,21 @@ mod tests {
         let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         assert_eq!(classify(&database(sqlx::Error::Io(lost))), Failure::Process);
         assert_eq!(classify(&database(sqlx::Error::PoolTimedOut)), Failure::Process);
+    }
+
+    #[test]
+    fn several_renewals_may_fail_before_a_worker_stops() {
+        assert!(RENEW_EVERY * 4 < LEASE_TTL / 2);
+    }
+
+    #[test]
+    fn a_database_out_of_order_is_told_from_rows_that_it_refuses() {
+        for code in ["57P01", "53100", "08006", "13", "10", "522"] {
+            assert!(is_out_of_order(code), "{code}");
+        }
+        for code in ["23505", "22001", "1299", "19", "787"] {
+            assert!(!is_out_of_order(code), "{code}");
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ fn run_scan(folder: &Path, findings: &Path, threads: NonZeroUsize) -> Result<(),
     let seconds = start.elapsed().as_secs_f64();
     let figures = serde_json::json!({
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds()?,
+        "bytes_read": bytes_read()?,
         "memory_bytes_max": memory_bytes_max()?,
         "rows_old": summary.rows_old,
         "rows_new": summary.rows_new,
@@ -75,3 +77,23 @@ fn memory_bytes_max() -> Result<u64, Box<dyn Error>> {
     let kibibytes: u64 = line.split_whitespace().nth(1).ok_or("the kernel's count is unreadable")?.parse()?;
     Ok(kibibytes * 1024)
 }
+
+/// The bytes that this process has read, out of the system's cache or from the disk.
+fn bytes_read() -> Result<u64, Box<dyn Error>> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find(|line| line.starts_with("rchar:")).ok_or("the kernel does not count reads")?;
+    Ok(line.trim_start_matches("rchar:").trim().parse()?)
+}
+
+/// The processor time of all threads of this process: what the scan costs where it has to share the machine.
+fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The program's name is in parentheses and may hold anything; user and system time are 12 and 13 fields behind it.
+    let fields = stat.rsplit_once(')').ok_or("the kernel's times are unreadable")?.1;
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// Linux counts times for programs in hundredths of a second, whatever its own clock does.
+const TICKS_PER_SECOND: f64 = 100.0;

@@ -166,25 +166,31 @@ async fn every_keyword_may_be_a_name() {
         lines(&database, "select word from pg_get_keywords() where catcode in ('R', 'T') order by word")
             .await;
     assert!(words.len() > 400 && reserved.len() > 90, "{} {}", words.len(), reserved.len());
-    let columns = words.iter().map(|word| format!("\"{word}\" integer")).collect::<Vec<_>>().join(", ");
-    run(
-        &database,
-        &format!(
-            "create table olds (crossfade_id integer primary key, {columns}, news jsonb);
+    // The proof asks for each column several times over, and a query gives so many columns and no more.
+    for chunk in words.chunks(100) {
+        let columns = chunk.iter().map(|word| format!("\"{word}\" integer")).collect::<Vec<_>>().join(", ");
+        let first = &chunk[0];
+        run(
+            &database,
+            &format!(
+                "create table ancients (crossfade_id integer primary key, {columns}, news jsonb);
              create table rows (crossfade_id integer primary key, {columns});
-             create table news (old_crossfade_id integer, crossfade_id integer, {columns},
-                 primary key (old_crossfade_id, crossfade_id));
-             insert into olds (crossfade_id, \"select\", news) values (1, 2, '[{{\"crossfade_id\": 3, \"select\": 4}}]')"
-        ),
-    )
-    .await;
-    let mut rows = draft(database.url(), "olds", "rows").await;
-    rows.accept("# \"\"\"");
-    assert_clean(&rows.check().await, 1, 1);
-    assert_clean(&rows.check_reverse().await, 1, 1);
-    let array = draft(database.url(), "olds", "news").await;
-    assert_clean(&array.check().await, 1, 1);
-    run(&database, &array.manifest().mapping().reverse[0].render("1")).await;
+             create table news (ancient_crossfade_id integer, crossfade_id integer, {columns},
+                 primary key (ancient_crossfade_id, crossfade_id));
+             insert into ancients (crossfade_id, \"{first}\", news)
+                 values (1, 2, '[{{\"crossfade_id\": 3, \"{first}\": 4}}]')"
+            ),
+        )
+        .await;
+        let mut rows = draft(database.url(), "ancients", "rows").await;
+        rows.accept("# \"\"\"");
+        assert_clean(&rows.check().await, 1, 1);
+        assert_clean(&rows.check_reverse().await, 1, 1);
+        let array = draft(database.url(), "ancients", "news").await;
+        assert_clean(&array.check().await, 1, 1);
+        run(&database, &array.manifest().mapping().reverse[0].render("1")).await;
+        run(&database, "drop table ancients, rows, news; drop schema crossfade cascade").await;
+    }
 
     for word in &reserved {
         run(

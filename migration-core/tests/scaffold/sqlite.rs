@@ -3,7 +3,7 @@ use sqlx::{AssertSqlSafe, Sqlite};
 
 use super::{assert_clean, draft, wide};
 
-/// Words with a meaning of their own in some statement of SQLite's, from its list of keywords.
+/// SQLite's list of keywords.
 const KEYWORDS: &str = "abort action add after all alter always analyze and as asc attach autoincrement before begin
     between by cascade case cast check collate column commit conflict constraint create cross current current_date
     current_time current_timestamp database default deferrable deferred delete desc detach distinct do drop each else
@@ -13,7 +13,7 @@ const KEYWORDS: &str = "abort action add after all alter always analyze and as a
     order others outer over partition plan pragma preceding primary query raise range recursive references regexp
     reindex release rename replace restrict returning right rollback row rows savepoint select set table temp
     temporary then ties to transaction trigger unbounded union unique update using vacuum values view virtual when
-    where window with without within true false";
+    where window with within without";
 
 async fn database(setup: &str) -> TestDatabase<Sqlite> {
     let database = sqlite().await;

@@ -63,7 +63,11 @@ async fn main() -> Result<(), Fault> {
             scan(&exported.pair, out, &ScanOptions::default(), &|_| std::ops::ControlFlow::Continue(()))
         })
         .await??;
-        println!("turn {turn}: exported in {exporting:.2} s, scanned in {:.2} s, {} missing", begun.elapsed().as_secs_f64(), summary.missing);
+        println!(
+            "turn {turn}: exported in {exporting:.2} s, scanned in {:.2} s, {} missing",
+            begun.elapsed().as_secs_f64(),
+            summary.missing
+        );
 
         empty(database.pool()).await?;
         let begun = Instant::now();
@@ -84,7 +88,11 @@ async fn main() -> Result<(), Fault> {
     }
     println!("{} rows, {} workers, {} turns (median)", arguments.rows, arguments.workers, arguments.turns);
     println!("  insert … select            {:>6.2} s", median(&mut inserts));
-    println!("  crossfade copy             {:>6.2} s   {:.2} of its speed   bar: 0.9", median(&mut copies), median(&mut ratios));
+    println!(
+        "  crossfade copy             {:>6.2} s   {:.2} of its speed   bar: 0.9",
+        median(&mut copies),
+        median(&mut ratios)
+    );
     Ok(())
 }
 

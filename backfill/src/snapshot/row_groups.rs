@@ -1,0 +1,212 @@
+//! A snapshot as its row groups, and where a key is in them.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::{cast, concat};
+use arrow::datatypes::DataType;
+
+use super::{DataFile, Hashes, Snapshot};
+use crate::error::{Error, Result};
+use crate::keys::{Ascent, Keys};
+
+/// A row group of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowGroup<'a> {
+    pub(crate) file: &'a DataFile,
+    pub(crate) index: usize,
+}
+
+/// A snapshot as its row groups, in order.
+pub(crate) struct RowGroups<'a> {
+    groups: Vec<RowGroup<'a>>,
+    names: &'a [String],
+    /// The types that both sides' key columns are brought to.
+    key_types: &'a [DataType],
+    rows: u64,
+    /// The first key of each row group, where the footers say it.
+    first_keys: Option<Keys>,
+}
+
+impl<'a> RowGroups<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, key_types: &'a [DataType]) -> Self {
+        let files = snapshot.files();
+        let groups =
+            files.iter().flat_map(|file| (0..file.row_groups()).map(move |index| RowGroup { file, index }));
+        let names = &snapshot.manifest().key;
+        let first_keys = first_keys(files, names, key_types);
+        Self { groups: groups.collect(), names, key_types, rows: snapshot.rows(), first_keys }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(crate) fn group(&self, index: usize) -> RowGroup<'a> {
+        self.groups[index]
+    }
+
+    /// The key columns' names.
+    pub(crate) fn names(&self) -> &'a [String] {
+        self.names
+    }
+
+    pub(crate) fn first_row(&self, index: usize) -> u64 {
+        self.groups.get(index).map_or(self.rows, |group| group.rows().start)
+    }
+
+    pub(crate) fn scan_bytes_max(&self) -> u64 {
+        self.groups.iter().map(|group| group.file.scan_bytes(group.index)).max().unwrap_or(0)
+    }
+
+    pub(crate) fn keys(&self, index: usize) -> Result<Keys> {
+        Ok(self.load(index)?.0)
+    }
+
+    /// The first key of a row group, as the only one.
+    pub(crate) fn first_key(&self, index: usize) -> Result<Keys> {
+        match &self.first_keys {
+            Some(keys) => Ok(keys.slice(index, 1)),
+            None => Ok(self.keys(index)?.slice(0, 1)),
+        }
+    }
+
+    /// The first row whose key is not smaller than the only one in `key`. `guess` is a row group that is probably near:
+    /// the two sides of a pair are much alike, so that from there it is a step or two, where bisecting would read a dozen
+    /// row groups.
+    pub(crate) fn lower_bound(&self, key: &Keys, guess: usize) -> Result<u64> {
+        // Row groups below `low` begin with a smaller key, those from `high` on do not.
+        let (mut low, mut high) = (0, self.len());
+        let mut step = 1;
+        let mut probe = guess;
+        while low < high {
+            probe = probe.clamp(low, high - 1);
+            if self.first_key(probe)?.compare(0, key, 0).is_lt() {
+                low = probe + 1;
+            } else {
+                high = probe;
+            }
+            // Steps double away from the guess until the bound lies between two probes, and then halve.
+            probe = match (low == 0, high == self.len()) {
+                (false, true) => low + step,
+                (true, false) => high.saturating_sub(step),
+                _ => low + (high - low) / 2,
+            };
+            step *= 2;
+        }
+        // The row is in the last row group that begins with a smaller key, or directly behind it.
+        let Some(group) = low.checked_sub(1) else { return Ok(0) };
+        let within = self.keys(group)?.lower_bound(key, 0);
+        Ok(self.first_row(group) + within as u64)
+    }
+
+    /// The rows that have the only key in `key`.
+    pub(crate) fn rows_of_key(&self, key: &Keys) -> Result<Range<u64>> {
+        let start = self.lower_bound(key, self.len() / 2)?;
+        let mut end = start;
+        for index in self.at_row(start)..self.len() {
+            let keys = self.keys(index)?;
+            let first = (end - self.first_row(index)) as usize;
+            let equal = (first..keys.rows()).take_while(|&row| keys.compare(row, key, 0).is_eq()).count();
+            end += equal as u64;
+            if first + equal < keys.rows() {
+                break;
+            }
+        }
+        Ok(start..end)
+    }
+
+    pub(crate) fn at_row(&self, row: u64) -> usize {
+        self.groups.partition_point(|group| group.rows().end <= row)
+    }
+
+    pub(crate) fn load(&self, index: usize) -> Result<(Keys, Hashes)> {
+        let group = self.groups[index];
+        let columns = group.file.scan_columns(group.index)?;
+        let arrays = columns
+            .keys
+            .iter()
+            .zip(self.key_types)
+            .map(
+                |(array, key_type)| {
+                    if array.data_type() == key_type { Ok(array.clone()) } else { cast(array, key_type) }
+                },
+            )
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Error::arrow("bring keys to a common type"))?;
+        Ok((Keys::new(arrays, columns.hashes.len(), self.names)?, columns.hashes))
+    }
+}
+
+/// The first keys of all row groups out of the files' statistics: the smallest value of a key that is one column. A
+/// composite key has none there, and a long text only its beginning.
+fn first_keys(files: &[DataFile], names: &[String], key_types: &[DataType]) -> Option<Keys> {
+    let [key_type] = key_types else { return None };
+    let smallest: Vec<ArrayRef> = files.iter().map(DataFile::smallest_keys).collect::<Option<_>>()?;
+    let smallest: Vec<&dyn Array> = smallest.iter().map(AsRef::as_ref).collect();
+    let smallest = cast(&concat(&smallest).ok()?, key_type).ok()?;
+    if smallest.null_count() > 0 {
+        return None;
+    }
+    let rows = smallest.len();
+    let keys = Keys::new(vec![smallest], rows, names).ok()?;
+    (!matches!(keys.ascent(), Ascent::BrokenAt(_))).then_some(keys)
+}
+
+impl RowGroup<'_> {
+    pub(crate) fn rows(&self) -> Range<u64> {
+        self.file.row_group_rows(self.index)
+    }
+
+    pub(crate) fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
+        Error::KeyOrder {
+            path: self.file.path().to_owned(),
+            row: row - self.file.rows().start,
+            key,
+            previous,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Layout, Side};
+    use crate::testing::{KEY_SHAPES, Key, Values, write_side};
+
+    /// By statistics or by reading: each key is found where it is, and what is between two keys before the second.
+    #[test]
+    fn keys_of_all_shapes_are_found_from_any_guess() {
+        for shape in 0..KEY_SHAPES {
+            let folder = tempfile::tempdir().unwrap();
+            let values = Values { plan: None, quantity: 0, amount: None };
+            let mut rows: Vec<_> = (0..60).map(|n| (Key::new(shape, n), values.clone())).collect();
+            rows.sort_by(|left, right| left.0.cmp(&right.0));
+            let halved: Vec<_> = rows.iter().step_by(2).cloned().collect();
+            let layout = Layout { row_group_rows_max: 4, file_rows_max: 12 };
+            write_side(folder.path(), Side::Old, &rows, layout);
+            write_side(folder.path(), Side::New, &halved, layout);
+            let snapshot = |side: Side| Snapshot::open(side.folder(folder.path())).unwrap();
+            let (old, new) = (snapshot(Side::Old), snapshot(Side::New));
+            let types: Vec<DataType> = old
+                .manifest()
+                .key
+                .iter()
+                .map(|name| old.schema().field_with_name(name).unwrap().data_type().clone())
+                .collect();
+            let (old, new) = (RowGroups::new(&old, &types), RowGroups::new(&new, &types));
+            assert_eq!(old.first_keys.is_some(), types.len() == 1, "shape {shape}");
+
+            let keys: Vec<Keys> = (0..old.len()).map(|group| old.keys(group).unwrap()).collect();
+            for (row, guess) in (0..60_usize).flat_map(|row| [0, 3, 7, 99].map(|guess| (row, guess))) {
+                let key = keys[row / 4].slice(row % 4, 1);
+                assert_eq!(old.lower_bound(&key, guess).unwrap(), row as u64, "shape {shape}");
+                assert_eq!(new.lower_bound(&key, guess).unwrap(), row.div_ceil(2) as u64, "shape {shape}");
+            }
+        }
+    }
+}
