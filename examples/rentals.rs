@@ -277,7 +277,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
     let mut ticks = tokio::time::interval(LINE_EVERY);
     while start.elapsed() < end {
         tokio::select! {
-            _ = ticks.tick() => _ = line(),
+            _ = ticks.tick() => { line(); }
             _ = tokio::time::sleep(end.saturating_sub(start.elapsed())) => {}
             _ = tokio::signal::ctrl_c() => break,
         }
