@@ -114,7 +114,7 @@ pub(crate) async fn kill_backfill(
     operator: &Operator,
     files: &Files,
     customers: i64,
-    progress: &dyn Fn(u64, u64),
+    progress: &dyn Progress,
 ) -> Result<Killed, Failure> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg(WORKER_ARGUMENT)
@@ -128,9 +128,13 @@ pub(crate) async fn kill_backfill(
     let mut lines = BufReader::new(stdout).lines();
     let (mut keys_done, mut keys) = (0, 0);
     while let Some(line) = lines.next_line().await? {
-        let Some((done, total)) = line.split_once(' ') else { continue };
-        (keys_done, keys) = (done.parse()?, total.parse()?);
-        progress(keys_done, keys);
+        let mut numbers = line.split(' ').map(str::parse);
+        let (Some(done), Some(total), Some(rate)) = (numbers.next(), numbers.next(), numbers.next()) else {
+            continue;
+        };
+        (keys_done, keys) = (done?, total?);
+        let (done, total, rate) = (keys_done, Some(keys), rate? as f64);
+        progress.update(&Update { stage: Stage::Copy, done, total, rate, eta: None, waiting: None });
         if keys_done >= keys / 3 {
             break;
         }
@@ -157,14 +161,14 @@ pub(crate) async fn speed_up(operator: &Operator, job: &Job) -> Result<(), Failu
     Ok(())
 }
 
-/// Tells the parent how many keys are copied.
+/// Tells the parent how many keys are copied, of how many, and how many per second.
 struct Report;
 
 impl Progress for Report {
     #[expect(clippy::print_stdout, reason = "the parent reads it")]
     fn update(&self, update: &Update) {
         if let (Stage::Copy, Some(total)) = (update.stage, update.total) {
-            println!("{} {total}", update.done);
+            println!("{} {total} {:.0}", update.done, update.rate);
         }
     }
 }

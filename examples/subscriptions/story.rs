@@ -106,8 +106,7 @@ impl Story {
     async fn backfill(&mut self) -> Result<(), Failure> {
         self.console.act("What was there before is copied; the process that does it is killed on the way");
         let (console, operator, files) = (&self.console, &self.operator, &self.files);
-        let told = |done, keys| console.say(&format!("copied {} of {} keys", grouped(done), grouped(keys)));
-        let killed = jobs::kill_backfill(operator, files, self.ledger.customers(), &told).await?;
+        let killed = jobs::kill_backfill(operator, files, self.ledger.customers(), console).await?;
         console.say(&format!(
             "killed with SIGKILL at {} of {} keys; job {} is {} and knows of {} keys",
             grouped(killed.keys_done),

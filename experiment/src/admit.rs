@@ -16,9 +16,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) bucket: u32,
-    /// The key as text, where the experiment shows keys.
-    pub(crate) shown: Option<Arc<str>>,
-    /// The key itself, where the experiment has cohorts.
+    /// The key itself, where the experiment has cohorts or shows keys.
     pub(crate) key: Option<Box<[u8]>>,
 }
 
@@ -147,8 +145,7 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
     pub(crate) fn subject(&self, key: &[u8]) -> Subject {
         Subject {
             bucket: self.seed.bucket(key).ppm(),
-            shown: self.show_key.map(|show| show(key).into()),
-            key: self.hooks.cohort.is_some().then(|| key.into()),
+            key: (self.hooks.cohort.is_some() || self.show_key.is_some()).then(|| key.into()),
         }
     }
 }

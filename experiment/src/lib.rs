@@ -21,7 +21,21 @@
 //! The nouns: an [`Experiment`] has a *control*, which answers the caller, and a *candidate*, which is tried.
 //! [`Sampling`] says which calls take part, [`Limits`] and [`BreakerPolicy`] what the candidate may cost. Each
 //! comparison is an [`Observation`], handed to [`Publisher`]s. [`Tally`] counts them, closed and
-//! mergeable; [`judge`] says whether they are enough.
+//! mergeable; [`judge`] says whether they are enough. The [`cookbook`] has recipes, among them what must not be
+//! shadowed.
+//!
+//! Which method for which call:
+//!
+//! | | caller waits for control alone | in line |
+//! | --- | --- | --- |
+//! | async | [`run`](Experiment::run), [`run_rechecked`](Experiment::run_rechecked), [`trial`](Experiment::trial), [`choose`](Experiment::choose) | [`run_in_line`](Experiment::run_in_line) |
+//! | sync | [`run_sync`](Experiment::run_sync) | [`run_sync_in_line`](Experiment::run_sync_in_line) |
+//!
+//! What is promised: nothing but control's own value, error or panic reaches the caller. A call that is not sampled
+//! costs one relaxed load (and a hash of its key, where sampling goes by key), allocates nothing, and builds
+//! neither side twice. Every eligible call is counted in exactly one bucket of [`Totals`].
+//!
+//! Features: `derive` (default) for `#[derive(Diff)]`.
 
 mod admit;
 mod behind;
@@ -35,6 +49,8 @@ mod experiment;
 mod follow;
 mod hooks;
 mod in_line;
+#[doc = include_str!("../docs/cookbook.md")]
+pub mod cookbook {}
 pub mod judge;
 mod ledger;
 mod lens;

@@ -181,6 +181,8 @@ pub enum Hook {
     Diff,
     /// Preparing a value for publication.
     Clean,
+    /// Writing a key as text.
+    ShowKeys,
     /// The version of a value.
     Version,
     /// The cohort of a call.

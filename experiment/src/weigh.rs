@@ -83,15 +83,19 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
         sides: (Branch, Branch),
         verdict: Verdict,
         differences: Vec<FieldDiff>,
-        hook_failures: Vec<HookFailure>,
+        mut hook_failures: Vec<HookFailure>,
     ) -> Observation {
+        let key = match (self.show_key, &subject.key) {
+            (Some(show), Some(key)) => guard(Hook::ShowKeys, &mut hook_failures, || show(key).into()),
+            _ => None,
+        };
         Observation {
             experiment: self.name.clone(),
             candidate_name: candidate.name.clone(),
             epoch: entry.epoch(),
             at: SystemTime::now(),
             bucket: subject.bucket,
-            key: subject.shown.clone(),
+            key,
             cohort: entry.cohort(),
             control: sides.0,
             candidate: sides.1,

@@ -144,7 +144,8 @@ fn before_and_after_run_enclose_a_run() {
 #[test]
 fn no_hook_that_panics_reaches_the_caller() {
     type Configure = fn(Builder<i64, String>) -> Builder<i64, String>;
-    let hooks: [(Hook, Configure); 10] = [
+    let hooks: [(Hook, Configure); 11] = [
+        (Hook::ShowKeys, |builder| builder.show_keys(|_| panic!("hook"))),
         (Hook::RunIf, |builder| builder.run_if(|_| panic!("hook"))),
         (Hook::BeforeRun, |builder| builder.before_run(|_| panic!("hook"))),
         (Hook::Compare, |builder| builder.compare(|_, _| -> bool { panic!("hook") })),
@@ -169,6 +170,23 @@ fn no_hook_that_panics_reaches_the_caller() {
             assert!(!failures.is_empty(), "{hook:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn no_hook_that_panics_reaches_the_caller_off_its_path() {
+    let project = |_: &i64| -> i64 { panic!("hook") };
+    let projected: Experiment<i64, String, _> =
+        Experiment::projecting("projected", project).sampling(Sampling::Always).build().unwrap();
+    assert_eq!(projected.run("k", || async { Ok(1) }, || async { Ok(1) }).await, Ok(1));
+    assert_eq!(projected.run_sync_in_line("k", || Ok(1), || Ok(1)), Ok(1));
+    let (described, _) = watched(|builder| builder.describe_errors(|_| panic!("hook")));
+    let failed = described.run("k", || async { Err("no".to_owned()) }, || async { Ok(1) }).await;
+    assert_eq!(failed, Err("no".to_owned()));
+    assert_eq!(quiet(&described).await.incomparable, 1);
+    while projected.in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(projected.tallies()[0].totals.incomparable, 2);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What every engine has to do alike, and what a scaffold is worth, on real databases.
+//! What every engine has to do alike, what only one can show, and what a scaffold is worth, on real databases.
 
 mod conformance;
+mod postgres;
 mod scaffold;

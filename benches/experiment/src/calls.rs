@@ -2,7 +2,9 @@
 
 use std::{convert::Infallible, future::ready, hint::black_box, time::Instant};
 
-use crossfade_experiment::{Experiment, Limits, Observation, Order, PublishFn, Sampling, diff_serialized};
+use crossfade_experiment::{
+    Diff, Differences, Experiment, Limits, Observation, Order, PublishFn, Sampling, diff_serialized,
+};
 use launchdarkly_server_sdk::{ExecutionOrder, Stage};
 use scientisto::AsyncExperiment;
 use serde::Serialize;
@@ -269,7 +271,7 @@ fn off_path() {
 }
 
 /// Twenty fields of the kinds that rows have.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Diff)]
 struct Row {
     id: u64,
     customer: u64,
@@ -327,7 +329,14 @@ fn mismatched() {
         }))
         .build()
         .expect("no limit is zero");
-    let (old, new) = (row(1), row(2));
+    let derived: Experiment<Row, Infallible> = Experiment::by_fields("rows")
+        .sampling(Sampling::Always)
+        .publisher(PublishFn(|observation: &Observation| {
+            black_box(observation);
+        }))
+        .build()
+        .expect("no limit is zero");
+    let (old, new, same) = (row(1), row(2), row(1));
     case(
         "Mismatched, 20 fields of which one differs",
         vec![
@@ -346,6 +355,24 @@ fn mismatched() {
                     }
                 },
             ),
+            Contestant::new("crossfade: clones, compare and diff by derive, publish", CALLS / 10, |calls| {
+                for _ in 0..calls {
+                    let sides = (|| Ok(old.clone()), || Ok(new.clone()));
+                    let _ = black_box(derived.run_sync_in_line("customer-17", sides.0, sides.1));
+                }
+            }),
+            Contestant::new("crossfade: the diff alone, by derive", CALLS / 10, |calls| {
+                for _ in 0..calls {
+                    let mut differences = Differences::new(Default::default());
+                    old.diff(&new, &mut differences);
+                    black_box(differences.into_found());
+                }
+            }),
+            Contestant::new("crossfade: two equal rows compared by derive", CALLS / 10, |calls| {
+                for _ in 0..calls {
+                    black_box(Differences::same(&old, black_box(&same)));
+                }
+            }),
             Contestant::new("crossfade: the diff alone, serde values", CALLS / 10, |calls| {
                 for _ in 0..calls {
                     black_box(diff_serialized(&old, &new, Default::default()));

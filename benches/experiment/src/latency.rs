@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossfade_experiment::{CandidateRuntime, Experiment, Limits, Sampling};
+use crossfade_experiment::{CandidateRuntime, Experiment, Limits, Sampling, Totals};
 use launchdarkly_server_sdk::{ExecutionOrder, Stage};
 use scientisto::AsyncExperiment;
 use thesis::RolloutDecision;
@@ -33,50 +33,47 @@ pub(crate) fn run() {
     println!(
         "Control computes {CONTROL:?}. One caller; medians of {ROUNDS} rounds; ratios to control alone in the same round.\n"
     );
-    println!("| candidate | p50 | p99 | p50 ratio | p99 ratio |\n| --- | ---: | ---: | ---: | ---: |");
+    println!(
+        "| candidate | p50 | p99 | p50 ratio | p99 ratio | candidates run, shed |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+    );
 
     let candidates = CandidateRuntime::new(1).expect("threads");
     let shared = experiment(None);
     let apart = experiment(Some(&candidates));
     let slow = CONTROL * 100;
 
-    row("none (control alone)", &runtime, || false, |_| async { computing(CONTROL) });
+    row("none (control alone)", &runtime, None, |_| async { computing(CONTROL) });
     macro_rules! ours {
         ($title:literal, $experiment:expr, $candidate:expr) => {{
-            let experiment = $experiment.clone();
-            row(
-                $title,
-                &runtime,
-                || true,
-                move |_| {
-                    let experiment = experiment.clone();
-                    async move {
-                        match experiment.run("k", || async { Ok(computing(CONTROL)) }, $candidate).await {
-                            Ok(value) => value,
-                        }
+            let experiment: Number = $experiment.clone();
+            row($title, &runtime, Some($experiment), move |_| {
+                let experiment = experiment.clone();
+                async move {
+                    match experiment.run("k", || async { Ok(computing(CONTROL)) }, $candidate).await {
+                        Ok(value) => value,
                     }
-                },
-            );
+                }
+            });
         }};
     }
-    ours!("crossfade: awaits 100 × as long", shared, move || async move {
+    ours!("crossfade: awaits 100 × as long", &shared, move || async move {
         tokio::time::sleep(slow).await;
         Ok(7)
     });
-    ours!("crossfade: never ends", shared, pending);
-    ours!("crossfade: panics", shared, || async { panic!("candidate") });
-    ours!("crossfade: allocates 1 MiB a hundred times", apart, || async {
+    ours!("crossfade: never ends", &shared, pending);
+    ours!("crossfade: panics", &shared, || async { panic!("candidate") });
+    ours!("crossfade: allocates 1 MiB a hundred times", &apart, || async {
         for _ in 0..100 {
             black_box(vec![1u8; 1 << 20]);
             tokio::task::yield_now().await;
         }
         Ok(7)
     });
-    ours!("crossfade: blocks its thread 100 × as long, threads of its own", apart, move || async move {
+    ours!("crossfade: blocks its thread 100 × as long, threads of its own", &apart, move || async move {
         std::thread::sleep(slow);
         Ok(7)
     });
-    ours!("crossfade: computes 100 × as long, threads of its own", apart, move || async move {
+    ours!("crossfade: computes 100 × as long, threads of its own", &apart, move || async move {
         Ok(computing(slow))
     });
 
@@ -126,7 +123,7 @@ fn computing(time: Duration) -> u64 {
 fn row<F>(
     title: &str,
     runtime: &Runtime,
-    compared: impl Fn() -> bool,
+    compared: Option<&Number>,
     call: impl Fn(usize) -> F + Send + Clone + 'static,
 ) where
     F: Future<Output = u64> + Send + 'static,
@@ -136,15 +133,23 @@ fn row<F>(
     let (mut p50, mut p99, mut p50_ratio, mut p99_ratio) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let alone = latencies(runtime, CALLS, |_| async { computing(CONTROL) });
-        let beside = if compared() { latencies(runtime, CALLS, call.clone()) } else { alone.clone() };
+        let beside = if compared.is_some() { latencies(runtime, CALLS, call.clone()) } else { alone.clone() };
         p50.push(quantile(&beside, 0.5));
         p99.push(quantile(&beside, 0.99));
         p50_ratio.push(quantile(&beside, 0.5) / quantile(&alone, 0.5));
         p99_ratio.push(quantile(&beside, 0.99) / quantile(&alone, 0.99));
     }
     std::panic::set_hook(panics_are_expected);
+    let mut totals = Totals::default();
+    if let Some(experiment) = compared {
+        while experiment.in_flight() > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        experiment.drain().iter().for_each(|tally| totals += tally.totals);
+    }
+    let (run, shed) = (totals.eligible - totals.shed, totals.shed);
     println!(
-        "| {title} | {:.1} µs | {:.1} µs | {:.3} | {:.3} |",
+        "| {title} | {:.1} µs | {:.1} µs | {:.3} | {:.3} | {run}, {shed} |",
         median(&mut p50) / 1e3,
         median(&mut p99) / 1e3,
         median(&mut p50_ratio),

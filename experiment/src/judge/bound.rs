@@ -9,7 +9,7 @@
 /// Method: a beta-binomial mixture. Were `p` the rate, the likelihood ratio of a rate drawn from a prior
 /// Beta(a, 1) against `p` would be a martingale in the number of calls, so by Ville's inequality it reaches
 /// `1 / alpha` with probability at most `alpha`. The bound is the largest `p` at which it has not. Sources:
-/// H. Robbins, "Statistical methods related to the law of the iterated logarithm" (1970), section on mixtures; T. L. Lai,
+/// H. Robbins, "Statistical methods related to the law of the iterated logarithm" (1970); T. L. Lai,
 /// "On confidence sequences" (1976); S. Howard, A. Ramdas, J. McAuliffe, J. Sekhon, "Time-uniform,
 /// nonparametric, nonasymptotic confidence sequences" (2021).
 ///

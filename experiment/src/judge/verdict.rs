@@ -96,6 +96,9 @@ pub enum Shortfall {
         /// The limit, as a share.
         limit: f64,
     },
+    /// The tallies are of several experiments, candidates or epochs: one that agrees must not make up for
+    /// another that does not.
+    Mixed,
     /// The account does not add up: counts were lost or invented on their way.
     NotClosed {
         /// Whose.
@@ -128,6 +131,7 @@ impl fmt::Display for Shortfall {
             Self::Dropped { dropped, eligible, limit } => {
                 write!(f, "{dropped} of {eligible} calls dropped, limit {:.3} %", limit * 100.0)
             }
+            Self::Mixed => f.write_str("tallies of several experiments, candidates or epochs"),
             Self::NotClosed { cohort } => {
                 write!(f, "the account of {} does not add up", cohort.as_deref().unwrap_or("all calls"))
             }
@@ -146,8 +150,8 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// Judges the tallies of one epoch: those of all processes, each cohort by itself and all together. Tallies of other
-/// epochs are the caller's to leave out.
+/// Judges the tallies of one experiment, candidate and epoch: those of all processes, each cohort by itself and
+/// all together.
 #[must_use]
 pub fn judge(criteria: &Criteria, tallies: &[Tally]) -> Judgement {
     let mut cohorts: std::collections::BTreeMap<Option<&str>, Tally> = std::collections::BTreeMap::new();
@@ -162,6 +166,10 @@ pub fn judge(criteria: &Criteria, tallies: &[Tally]) -> Judgement {
     let mut all = crate::Totals::default();
     let (mut control, mut candidate) = (crate::LatencySketch::default(), crate::LatencySketch::default());
     let mut shortfalls = Vec::new();
+    let of = |tally: &'_ Tally| (tally.experiment.clone(), tally.candidate.clone(), tally.epoch);
+    if tallies.windows(2).any(|pair| of(&pair[0]) != of(&pair[1])) {
+        shortfalls.push(Shortfall::Mixed);
+    }
     for (cohort, tally) in &cohorts {
         all += tally.totals;
         control.merge(&tally.control_latency);
@@ -282,6 +290,12 @@ mod tests {
         assert!(judge(&criteria, std::slice::from_ref(&slow)).passed());
         (0..2_000).for_each(|_| slow.candidate_latency.record(Duration::from_millis(5)));
         assert!(matches!(judge(&criteria, &[slow]).shortfalls[..], [Shortfall::Latency { .. }]));
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_not_judged_together() {
+        let newer = Tally { epoch: 2, ..tally(20_000, 0, 0) };
+        assert_eq!(judge(&Criteria::default(), &[tally(20_000, 0, 0), newer]).shortfalls, [Shortfall::Mixed]);
     }
 
     #[test]

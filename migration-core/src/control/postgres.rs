@@ -15,7 +15,7 @@ use crate::error::{Error, Result, is_retryable};
 use crate::fence::postgres::standing;
 use crate::gate::{Evidence, EvidenceKind};
 use crate::manifest::Manifest;
-use crate::mirror::postgres::functions;
+use crate::mirror::functions::postgres::functions;
 use crate::phase::{Epoch, Phase, Ramp, Standing};
 use crate::plan::Plan;
 use crate::url::DatabaseUrl;
@@ -93,32 +93,29 @@ impl Registry for Connected<Postgres> {
         // Even where the mapping is the same: the tables' types may have changed, and another version
         // of crossfade may have made the functions.
         install_functions(&mut transaction, id, plan).await.map_err(failed())?;
-        let registration = if text == manifest.text() && !has_other_mapping {
-            Registration::Unchanged
-        } else {
-            let mut to = standing;
-            if has_other_mapping {
-                // What was measured with the other mapping says nothing of this one, and instances must
-                // learn of it.
-                to.epoch = standing.epoch.next();
-            }
-            sqlx::query(
-                "update crossfade.migration set manifest = $2, fingerprint = $3, epoch = $4 where id = $1",
-            )
-            .bind(id.0)
-            .bind(manifest.text())
-            .bind(manifest.fingerprint())
-            .bind(to.epoch.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed())?;
-            audit(&mut transaction, id, Some(standing), to, account, Duration::ZERO)
-                .await
-                .map_err(failed())?;
-            Registration::Updated
-        };
+        if text == manifest.text() && !has_other_mapping {
+            transaction.commit().await.map_err(failed())?;
+            return Ok(Registration::Unchanged);
+        }
+        let mut to = standing;
+        if has_other_mapping {
+            // What was measured with the other mapping says nothing of this one. No fence is needed for
+            // an epoch that changes within old_only, where no write is mirrored.
+            to.epoch = standing.epoch.next();
+        }
+        sqlx::query(
+            "update crossfade.migration set manifest = $2, fingerprint = $3, epoch = $4 where id = $1",
+        )
+        .bind(id.0)
+        .bind(manifest.text())
+        .bind(manifest.fingerprint())
+        .bind(to.epoch.0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed())?;
+        audit(&mut transaction, id, Some(standing), to, account, Duration::ZERO).await.map_err(failed())?;
         transaction.commit().await.map_err(failed())?;
-        Ok(registration)
+        Ok(Registration::Updated)
     }
 
     async fn migration(&self, name: &str) -> Result<Registered> {

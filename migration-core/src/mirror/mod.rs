@@ -3,6 +3,7 @@
 //!
 //! Locks are taken in one order everywhere: fence, then old rows in key order, then new rows.
 
+pub(crate) mod functions;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 

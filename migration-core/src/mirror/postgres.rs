@@ -4,7 +4,7 @@
 //! delete and upsert are one round trip, and each statement inside has a snapshot of its own, taken
 //! after the locks before it were granted.
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
 use futures::FutureExt;
@@ -13,9 +13,9 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 
+use super::functions::postgres::Shape;
 use super::{Direction, Mirror, Mirrored, Subject};
 use crate::catalog::{ColumnKind, ColumnSchema};
-use crate::control::MigrationId;
 use crate::error::{Error, Result};
 use crate::fence::postgres::fence_error;
 use crate::key::{Key, KeyValue};
@@ -153,7 +153,11 @@ impl Mirror for Postgres {
                 });
                 Ok(Key::new(values.collect::<Result<Vec<_>>>()?))
             };
-            rows.iter().map(key).collect()
+            // In the order in which they were asked for; then those that the database spells otherwise.
+            let mut found = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
+            let places: HashMap<&Key, usize> = keys.iter().zip(0..).collect();
+            found.sort_by_key(|key| places.get(key).copied().unwrap_or(usize::MAX));
+            Ok(found)
         }
         .boxed()
     }
@@ -194,108 +198,6 @@ impl Mirror for Postgres {
     }
 }
 
-/// The statements that create what a migration needs in the database: its lock, mirror and reverse
-/// functions. They replace those of an earlier registration.
-pub(crate) fn functions(id: MigrationId, plan: &Plan) -> Vec<String> {
-    let mut functions = vec![lock_function(id, plan)];
-    for shape in [Shape::One, Shape::Many] {
-        functions.extend([mirror_function(id, plan, shape), reverse_function(id, plan, shape)]);
-    }
-    functions
-}
-
-/// How a function takes its keys. A list of keys is planned for an unknown number of them; for one
-/// key, which is what a write mostly has, the same statements with plain parameters cost a quarter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    One,
-    Many,
-}
-
-impl Shape {
-    fn suffix(self) -> &'static str {
-        match self {
-            Shape::One => "_one",
-            Shape::Many => "",
-        }
-    }
-
-    fn parameters(self, plan: &Plan) -> String {
-        let of = match self {
-            Shape::One => "text",
-            Shape::Many => "text[]",
-        };
-        let list: Vec<_> = (1..=plan.key().len()).map(|number| format!("crossfade_k{number} {of}")).collect();
-        list.join(", ")
-    }
-
-    fn declarations(self, plan: &Plan) -> String {
-        let list = plan.key().iter().enumerate().map(|(index, column)| {
-            let of = match self {
-                Shape::One => column.sql_type.clone(),
-                Shape::Many => format!("{}[]", column.sql_type),
-            };
-            format!("crossfade_c{0} {of} := crossfade_k{0}::{of};", index + 1)
-        });
-        list.collect::<Vec<_>>().join("\n    ")
-    }
-
-    /// What stands in place of `:keys` inside a function.
-    fn keys(self, plan: &Plan) -> String {
-        let list: Vec<_> = (1..=plan.key().len()).map(|number| format!("crossfade_c{number}")).collect();
-        match (self, list.as_slice()) {
-            (Shape::One, [only]) => only.clone(),
-            (Shape::One, several) => format!("row({})", several.join(", ")),
-            (Shape::Many, [only]) => format!("select unnest({only})"),
-            (Shape::Many, several) => format!("select * from unnest({})", several.join(", ")),
-        }
-    }
-
-    /// Statements that lock the old rows of the keys, in key order.
-    ///
-    /// A key without an old row cannot be locked by row, so that two writers who create it at once
-    /// would each mirror only what they see themselves. It is locked by name instead, and the rows are
-    /// locked again: by then the one who came first has committed, and its row is there.
-    fn lock(self, id: MigrationId, plan: &Plan) -> String {
-        let id = id.0;
-        match self {
-            Shape::One => {
-                let same: Vec<_> = plan
-                    .key()
-                    .iter()
-                    .enumerate()
-                    .map(|(index, column)| format!("o.{} = crossfade_c{}", quote(&column.name), index + 1))
-                    .collect();
-                let lock = lock_rows(plan, &same.join(" and "), "no key update");
-                let texts: Vec<_> =
-                    (1..=plan.key().len()).map(|number| format!("crossfade_c{number}::text")).collect();
-                format!(
-                    "perform 1 {lock};
-    if not found then
-        perform pg_advisory_xact_lock(hashtextextended(array[{texts}]::text, {id}));
-        perform 1 {lock};
-    end if;",
-                    texts = texts.join(", "),
-                )
-            }
-            Shape::Many => {
-                let arguments: Vec<_> =
-                    (1..=plan.key().len()).map(|number| format!("crossfade_k{number}")).collect();
-                format!("perform crossfade.lock_{}({});", plan.name(), arguments.join(", "))
-            }
-        }
-    }
-
-    /// Whether a function's plans depend on its arguments: those of a list are never worth the time to
-    /// make, and the database would make them anew for each call.
-    fn settings(self) -> &'static str {
-        match self {
-            Shape::One => "",
-            Shape::Many => "set plan_cache_mode = force_generic_plan ",
-        }
-    }
-}
-
 async fn lock(connection: &mut sqlx::PgConnection, subject: &Subject, keys: &[Key]) -> Result<()> {
     let plan = &subject.plan;
     let binds: Vec<_> = (1..=plan.key().len()).map(|number| format!("${number}")).collect();
@@ -305,131 +207,6 @@ async fn lock(connection: &mut sqlx::PgConnection, subject: &Subject, keys: &[Ke
         .await
         .map_err(Error::database(format!("locking rows of {}", plan.old())))?;
     Ok(())
-}
-
-/// Locks a list of keys: see [`Shape::lock`].
-fn lock_function(id: MigrationId, plan: &Plan) -> String {
-    let shape = Shape::Many;
-    let numbers = 1..=plan.key().len();
-    let texts: Vec<_> = numbers.clone().map(|number| format!("crossfade_k.c{number}::text")).collect();
-    let names: Vec<_> = numbers.clone().map(|number| format!("c{number}")).collect();
-    let variables: Vec<_> = numbers.map(|number| format!("crossfade_c{number}")).collect();
-    let same: Vec<_> = plan
-        .key()
-        .iter()
-        .enumerate()
-        .map(|(index, column)| format!("o.{} = crossfade_k.c{}", quote(&column.name), index + 1))
-        .collect();
-    let body = format!(
-        "declare
-    {declarations}
-    crossfade_key text;
-begin
-    for crossfade_try in 1..2 loop
-        perform count(*) from (select 1 {lock}) as locked;
-        if crossfade_try = 1 then
-            for crossfade_key in
-                select array[{texts}]::text from unnest({variables}) as crossfade_k({names})
-                where not exists (select 1 from {old} as o where {same})
-                order by 1
-            loop
-                perform pg_advisory_xact_lock(hashtextextended(crossfade_key, {id}));
-            end loop;
-            exit when not found;
-        end if;
-    end loop;
-end",
-        declarations = shape.declarations(plan),
-        lock = lock_rows(plan, &is_in_arrays(plan, &variables), "no key update"),
-        texts = texts.join(", "),
-        variables = variables.join(", "),
-        names = names.join(", "),
-        old = table(plan.old()),
-        same = same.join(" and "),
-        id = id.0,
-    );
-    let settings = format!("returns void {}", shape.settings());
-    function(&format!("lock_{}", plan.name()), &shape.parameters(plan), &settings, &body)
-}
-
-fn mirror_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
-    let keys = shape.keys(plan);
-    let projection = plan.projection().render(&keys);
-    let same: Vec<_> = plan
-        .row_key()
-        .iter()
-        .filter_map(|name| plan.columns().iter().find(|column| column.name == *name))
-        .map(|column| format!("p.{0}::{1} = t.{0}", quote(&column.name), column.sql_type))
-        .collect();
-    let statements = format!(
-        "delete from {new} as t
-    where {scope} and not exists (select 1 from ({projection}) as p where {same});
-    get diagnostics removed = row_count;
-    {insert}
-    on conflict ({conflict}) {resolution};
-    get diagnostics written = row_count;",
-        new = table(plan.new_table()),
-        scope = scope_filter(plan, "t", &keys),
-        same = same.join(" and "),
-        insert = insert_statement(plan, &keys),
-        conflict = quoted(plan.row_key()),
-        resolution = resolution(plan),
-    );
-    fenced_function("mirror", id, plan, shape, "", &statements)
-}
-
-fn reverse_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
-    let mut statements = "written := 0;\n    removed := 0;\n".to_owned();
-    for statement in plan.reverse() {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            statements,
-            "    {};\n    get diagnostics crossfade_rows = row_count;\n    written := written + crossfade_rows;\n",
-            statement.render(&shape.keys(plan)).trim_end()
-        );
-    }
-    fenced_function("reverse", id, plan, shape, "crossfade_rows bigint;", &statements)
-}
-
-/// A function that fences, locks its keys, runs the statements, and returns how many rows they touched.
-fn fenced_function(
-    what: &str,
-    id: MigrationId,
-    plan: &Plan,
-    shape: Shape,
-    variables: &str,
-    statements: &str,
-) -> String {
-    let body = format!(
-        "declare
-    {declarations}
-    {variables}
-begin
-    perform crossfade.fence({id}, crossfade_epoch);
-    {lock}
-    {statements}
-    return next;
-end",
-        declarations = shape.declarations(plan),
-        id = id.0,
-        lock = shape.lock(id, plan),
-    );
-    function(
-        &format!("{what}{}_{}", shape.suffix(), plan.name()),
-        &format!("crossfade_epoch bigint, {}", shape.parameters(plan)),
-        &format!("returns table (written bigint, removed bigint) {}", shape.settings()),
-        &body,
-    )
-}
-
-fn function(name: &str, parameters: &str, returns: &str, body: &str) -> String {
-    // The manifest's statements may hold dollar quotes of their own; the tag must not be one of them.
-    let tag = (0..).map(|number| format!("$crossfade{number}$")).find(|tag| !body.contains(tag.as_str()));
-    let tag = tag.unwrap_or_default();
-    format!(
-        "create or replace function crossfade.{name}({parameters}) {returns} language plpgsql volatile as {tag}\n\
-         #variable_conflict use_column\n{body}\n{tag}"
-    )
 }
 
 /// What stands in place of `:keys` in a statement whose parameters from `first` on are the key's
@@ -455,7 +232,7 @@ pub(crate) fn bind_keys<'q>(
 
 /// The rest of a statement that locks the old rows that `condition` picks. They are sorted below the
 /// lock, so that every transaction locks in the same order.
-fn lock_rows(plan: &Plan, condition: &str, strength: &str) -> String {
+pub(super) fn lock_rows(plan: &Plan, condition: &str, strength: &str) -> String {
     let columns: Vec<_> = plan.key().iter().map(|column| format!("o.{}", quote(&column.name))).collect();
     format!(
         "from {} as o where {condition} order by {} for {strength}",
@@ -466,7 +243,7 @@ fn lock_rows(plan: &Plan, condition: &str, strength: &str) -> String {
 
 /// Picks old rows whose keys are in these arrays, one for each column of the key. One array is searched
 /// in the index in its order; joining it, as `:keys` has to, takes three times as long.
-fn is_in_arrays(plan: &Plan, arrays: &[String]) -> String {
+pub(super) fn is_in_arrays(plan: &Plan, arrays: &[String]) -> String {
     match (plan.key(), arrays) {
         ([column], [array]) => format!("o.{} = any({array})", quote(&column.name)),
         (columns, arrays) => {
@@ -484,12 +261,12 @@ fn bound_arrays(plan: &Plan, first: usize) -> Vec<String> {
     plan.key().iter().enumerate().map(cast).collect()
 }
 
-fn scope_filter(plan: &Plan, alias: &str, keys: &str) -> String {
+pub(super) fn scope_filter(plan: &Plan, alias: &str, keys: &str) -> String {
     let columns: Vec<_> = plan.scope().iter().map(|column| format!("{alias}.{}", quote(column))).collect();
     format!("({}) in ({keys})", columns.join(", "))
 }
 
-fn insert_statement(plan: &Plan, keys: &str) -> String {
+pub(super) fn insert_statement(plan: &Plan, keys: &str) -> String {
     // The cast is to the type without its length or precision; the assignment to the column does the
     // rest, and refuses what is too long instead of cutting it.
     let values: Vec<_> = plan
@@ -508,7 +285,7 @@ fn insert_statement(plan: &Plan, keys: &str) -> String {
 }
 
 /// What an upsert does to a row that is there: update it where it differs.
-fn resolution(plan: &Plan) -> String {
+pub(super) fn resolution(plan: &Plan) -> String {
     let rest: Vec<_> =
         plan.columns().iter().filter(|column| !plan.row_key().contains(&column.name)).collect();
     if rest.is_empty() {
@@ -539,7 +316,7 @@ fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
-fn quoted(names: &[String]) -> String {
+pub(super) fn quoted(names: &[String]) -> String {
     names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
 }
 

@@ -24,6 +24,14 @@ macro_rules! conformance {
                 })*
             })*
         }
+        mod on_postgres {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    crate::conformance::$module::$name::<sqlx::Postgres>().await;
+                })*
+            })*
+        }
     };
 }
 
