@@ -1,4 +1,6 @@
-//! What every engine has to do alike, and what a scaffold is worth, on real databases.
+//! What every engine has to do alike, what only one of them can show, and what a scaffold is worth, on
+//! real databases.
 
 mod conformance;
+mod postgres;
 mod scaffold;

@@ -4,6 +4,7 @@
 //! delete and upsert are one round trip, and each statement inside has a snapshot of its own, taken
 //! after the locks before it were granted.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use arrow::array::RecordBatch;
@@ -153,7 +154,11 @@ impl Mirror for Postgres {
                 });
                 Ok(Key::new(values.collect::<Result<Vec<_>>>()?))
             };
-            rows.iter().map(key).collect()
+            let mut differing = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
+            // In the order in which they were asked for, as on every engine.
+            let places: HashMap<_, _> = keys.iter().enumerate().map(|(place, key)| (key, place)).collect();
+            differing.sort_by_key(|key| places.get(key));
+            Ok(differing)
         }
         .boxed()
     }

@@ -4,7 +4,7 @@ use crossfade_migration_core::Error;
 use crossfade_migration_core::catalog::{Catalog, ColumnKind};
 use crossfade_migration_core::manifest::TableName;
 
-use crate::Fixture;
+use super::Fixture;
 
 fn name(text: &str) -> TableName {
     TableName::parse(text).unwrap()

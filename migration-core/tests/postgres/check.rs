@@ -7,7 +7,7 @@ use crossfade_migration_core::manifest::Manifest;
 use crossfade_migration_core::mirror::Subject;
 use crossfade_migration_core::plan::Plan;
 
-use crate::{Fixture, manifest};
+use super::{Fixture, manifest};
 
 /// Checks a projection of `old` into `new` before anything is installed.
 async fn check(fixture: &Fixture, projection: &str) -> CheckReport {

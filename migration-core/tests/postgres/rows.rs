@@ -13,7 +13,7 @@ use crossfade_migration_core::rows::{BATCH_ROWS, ConsistentRead, Rows};
 use sqlx::Postgres;
 use tokio::sync::mpsc;
 
-use crate::{Fixture, manifest};
+use super::{Fixture, manifest};
 
 /// Reads one side to its end.
 async fn read(snapshot: &mut dyn ConsistentRead, side: Side) -> (u64, Vec<RecordBatch>) {
