@@ -3,4 +3,6 @@
 
 mod conformance;
 mod postgres;
+mod properties;
+mod races;
 mod scaffold;

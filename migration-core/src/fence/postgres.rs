@@ -66,9 +66,7 @@ pub(crate) fn fence_error(error: sqlx::Error, name: &str, expected: Option<Epoch
                 found: found.map_or(expected.next(), Epoch),
             }
         }
-        (Some(UNKNOWN_MIGRATION), _) => {
-            Error::UnknownMigration { name: name.to_owned(), known: Vec::new() }
-        }
+        (Some(UNKNOWN_MIGRATION), _) => Error::UnknownMigration { name: name.to_owned(), known: Vec::new() },
         _ => Error::Database { doing: format!("fencing a write of migration {name}"), source: error },
     }
 }

@@ -340,7 +340,9 @@ fn thresholds(gates: document::Gates) -> Result<Thresholds, Fault> {
         )),
         value => Ok(value.map_or(default, Spanned::into_inner)),
     };
-    if let Some(ratio) = gates.latency_ratio_max.as_ref().filter(|ratio| ratio.get_ref().is_nan() || *ratio.get_ref() <= 0.0) {
+    if let Some(ratio) =
+        gates.latency_ratio_max.as_ref().filter(|ratio| ratio.get_ref().is_nan() || *ratio.get_ref() <= 0.0)
+    {
         return Err(Fault::at(ratio, "gates.latency_ratio_max is a ratio above 0", None));
     }
     Ok(Thresholds {

@@ -68,8 +68,7 @@ impl TestEngine for Sqlite {
 impl TestEngine for Postgres {
     const BYTES: &str = "bytea";
     const UUID: &str = "uuid";
-    const FOREIGN_TABLE: &str =
-        "create schema crossfade; create table crossfade.migration (mine integer)";
+    const FOREIGN_TABLE: &str = "create schema crossfade; create table crossfade.migration (mine integer)";
 
     fn fresh() -> BoxFuture<'static, TestDatabase<Self>> {
         crossfade_test_harness::Postgres::shared().database().boxed()

@@ -4,7 +4,7 @@ mod check;
 mod comparisons;
 mod control;
 mod copy;
-mod engine;
+pub(crate) mod engine;
 mod fence;
 mod fleet;
 mod keys;
@@ -13,7 +13,7 @@ mod read;
 mod rows;
 mod sqlite;
 mod stress;
-mod world;
+pub(crate) mod world;
 
 /// Runs the named functions of the named modules on every engine.
 macro_rules! conformance {

@@ -22,10 +22,7 @@ fn quick(experiment: Builder<String, Error>) -> Builder<String, Error> {
         .limits(Limits { timeout: Duration::from_millis(50), ..Limits::default() })
 }
 
-async fn joined<E: TestEngine>(
-    phase: Phase,
-    ppm: u32,
-) -> (World<E>, Migration<E>, Reader<E, String, Error>) {
+async fn joined<E: TestEngine>(phase: Phase, ppm: u32) -> (World<E>, Migration<E>, Reader<E, String, Error>) {
     let world = World::<E>::new(subscriptions()).await;
     let migration = Migration::<E>::join(world.connected.pool.clone(), "moving").await.unwrap();
     let reader = migration.reader_with("get", quick).unwrap();
@@ -45,29 +42,19 @@ async fn says(word: &str) -> Result<String, Error> {
     Ok(word.to_owned())
 }
 
-/// The counts of an epoch, once all candidates have ended and the handle has handed them over.
-async fn totals<E: TestEngine>(
-    world: &World<E>,
-    migration: &Migration<E>,
-    reader: &Reader<E, String, Error>,
-    epoch: Epoch,
-    eligible: u64,
-) -> Totals {
-    let seen = || {
+/// The counts of an epoch, once the control store has learnt of so many calls.
+async fn totals<E: TestEngine>(world: &World<E>, epoch: Epoch, eligible: u64) -> Totals {
+    loop {
         let mut sum = Totals::default();
-        reader.experiment().tallies().into_iter().for_each(|tally| sum += tally.totals);
-        sum.eligible
-    };
-    while seen() < eligible {
+        for tally in world.control.tallies(world.subject.id, epoch).await.unwrap() {
+            assert_eq!(tally.experiment, "get");
+            sum += serde_json::from_value::<crossfade_experiment::Tally>(tally.totals).unwrap().totals;
+        }
+        if sum.eligible >= eligible {
+            return sum;
+        }
         tokio::task::yield_now().await;
     }
-    migration.clone().leave().await.unwrap();
-    let mut sum = Totals::default();
-    for tally in world.control.tallies(world.subject.id, epoch).await.unwrap() {
-        assert_eq!(tally.experiment, "get");
-        sum += serde_json::from_value::<crossfade_experiment::Tally>(tally.totals).unwrap().totals;
-    }
-    sum
 }
 
 pub(crate) async fn while_shadowing_the_caller_gets_controls_answer<E: TestEngine>() {
@@ -83,7 +70,7 @@ pub(crate) async fn while_shadowing_the_caller_gets_controls_answer<E: TestEngin
     assert!(matches!(error, Error::Unreadable { .. }), "control's error is the caller's: {error:?}");
 
     let epoch = migration.standing().epoch;
-    let counts = totals(&world, &migration, &reader, epoch, 5).await;
+    let counts = totals(&world, epoch, 5).await;
     assert!(counts.is_closed(), "{counts:?}");
     assert_eq!((counts.eligible, counts.panicked, counts.timed_out), (5, 1, 1), "{counts:?}");
     assert!(counts.mismatched >= 1 && counts.errored >= 1, "{counts:?}");
@@ -94,9 +81,16 @@ pub(crate) async fn mismatches_and_tallies_reach_the_control_store<E: TestEngine
     let first = migration.standing().epoch;
     reader.read(7, || says("secret gold"), || says("secret tin")).await.unwrap();
     reader.read(8, || says("same"), || says("same")).await.unwrap();
-    let counts = totals(&world, &migration, &reader, first, 2).await;
+    let counts = totals(&world, first, 2).await;
     assert_eq!((counts.matched, counts.mismatched), (1, 1));
-    let mismatches = world.control.mismatches(world.subject.id, 10).await.unwrap();
+    // Tallies are handed over first.
+    let mismatches = loop {
+        let mismatches = world.control.mismatches(world.subject.id, 10).await.unwrap();
+        if !mismatches.is_empty() {
+            break mismatches;
+        }
+        tokio::task::yield_now().await;
+    };
     let [Mismatch { epoch, experiment, key, differences, .. }] = mismatches.as_slice() else {
         panic!("{mismatches:?}")
     };
@@ -107,8 +101,8 @@ pub(crate) async fn mismatches_and_tallies_reach_the_control_store<E: TestEngine
     // What is seen at another epoch counts for that one alone.
     let second = move_to(&world, &migration, Phase::ShadowRead, 999_999).await;
     reader.read(9, || says("same"), || says("same")).await.unwrap();
-    assert_eq!(totals(&world, &migration, &reader, second, 3).await.eligible, 1);
-    assert_eq!(totals(&world, &migration, &reader, first, 3).await.eligible, 2);
+    assert_eq!(totals(&world, second, 1).await.eligible, 1);
+    assert_eq!(totals(&world, first, 2).await.eligible, 2);
 }
 
 pub(crate) async fn read_new_follows_the_ramp<E: TestEngine>() {
@@ -147,9 +141,10 @@ pub(crate) async fn the_old_paths_guard_names_migration_and_call_site<E: TestEng
     let (world, migration, _reader) = joined::<E>(Phase::NewPrimary, 1_000_000).await;
     migration.old_path().unwrap();
     let epoch = migration.standing().epoch;
-    migration.clone().leave().await.unwrap();
-    let idle = world.control.old_path_idle(world.subject.id, epoch).await.unwrap();
-    assert!(idle.is_some(), "the gate of new_only learns of the use");
+    // The gate of new_only learns of the use.
+    while world.control.old_path_idle(world.subject.id, epoch).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
 
     move_to(&world, &migration, Phase::NewOnly, 1_000_000).await;
     let line = line!() + 1;
@@ -167,8 +162,8 @@ pub(crate) async fn a_key_that_is_read_is_retired_if_it_is_equal<E: TestEngine>(
     for id in [1, 2] {
         reader.read(id, || says("old"), || says("new")).await.unwrap();
     }
-    // The background task may have been faster; leaving retires what still waits.
-    migration.clone().leave().await.unwrap();
+    // Leaving retires what still waits; the background task may be at it at the same moment.
+    migration.leave().await.unwrap();
     let left = ["2,a,tin", "3,a,zinc"];
     while world.read(Side::Old).await.unwrap() != left {
         let now = world.read(Side::Old).await.unwrap();
