@@ -135,7 +135,7 @@ fn created_in_new() -> Model {
             "projection = \"\"\"
              select id, 'a' as slot, a as v from source where id in (:keys) and a is not null
              union all select id, 'b', b from source where id in (:keys) and b is not null\"\"\"
-             reverse = \"{}\"",
+             reverse = \"\"\"{}\"\"\"",
             CREATE_IN_OLD.replace("KEYS", ":keys")
         ),
     }
