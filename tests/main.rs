@@ -2,6 +2,7 @@
 
 mod command_line;
 mod resilience;
+mod story;
 mod tidy;
 mod tutorial;
 mod world;

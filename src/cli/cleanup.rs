@@ -47,7 +47,13 @@ impl Cleanup {
             if cleaned.clean {
                 text.push_str(&format!("next: crossfade advance {}\n", self.name));
             } else {
-                text.push_str(&format!("the first of them: {}\n", cleaned.left.join(", ")));
+                text.push_str(&format!(
+                    "the first of them: {}\nlook at them: they were written past crossfade, or between the verification and new_only. \
+                     If they may go:\n  crossfade snapshot {} --out DIR && crossfade cleanup {} --baseline DIR\n",
+                    cleaned.left.join(", "),
+                    self.name,
+                    self.name
+                ));
             }
             text
         });

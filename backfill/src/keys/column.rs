@@ -184,7 +184,7 @@ impl KeyColumn {
 }
 
 /// How many of the first `max` values are pairwise equal before the first that is not.
-pub(crate) fn equal_values<T: PartialEq>(left: &[T], right: &[T], max: usize) -> usize {
+fn equal_values<T: PartialEq>(left: &[T], right: &[T], max: usize) -> usize {
     let (left, right) = (&left[..max], &right[..max]);
     let strides = left
         .chunks_exact(EQUAL_STRIDE)

@@ -13,7 +13,7 @@ use arrow::datatypes::DataType;
 use crate::error::{Error, Result};
 use crate::text::value_text;
 use column::KeyColumn;
-pub(crate) use column::{equal_values, key_type};
+pub(crate) use column::key_type;
 
 /// The keys of a run of rows.
 #[derive(Debug, Clone)]

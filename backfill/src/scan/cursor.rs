@@ -3,17 +3,15 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use arrow::buffer::ScalarBuffer;
-
 use crate::error::Result;
 use crate::keys::{Ascent, Keys};
-use crate::snapshot::RowGroups;
+use crate::snapshot::{Hashes, RowGroups};
 
 /// Rows that were read together. Each key is there once.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub(super) keys: Keys,
-    pub(super) hashes: ScalarBuffer<u64>,
+    pub(super) hashes: Hashes,
     /// Keys that more rows have, ascending. Their hash is their first row's.
     duplicated: Vec<usize>,
     rows: RunRows,
@@ -131,7 +129,7 @@ impl Run {
     }
 
     /// Keeps the first row of each key, and which had more.
-    fn of_unique(keys: &Keys, hashes: &[u64], first_row: u64, names: &[String]) -> Result<Self> {
+    fn of_unique(keys: &Keys, hashes: &Hashes, first_row: u64, names: &[String]) -> Result<Self> {
         let mut kept: Vec<u32> = Vec::with_capacity(hashes.len());
         let mut duplicated = Vec::new();
         for row in 0..hashes.len() {
@@ -146,7 +144,7 @@ impl Run {
         }
         Ok(Self {
             keys: keys.take(&kept, names)?,
-            hashes: kept.iter().map(|row| hashes[*row as usize]).collect(),
+            hashes: kept.iter().map(|row| hashes.get(*row as usize)).collect(),
             duplicated,
             rows_read: hashes.len() as u64,
             rows: RunRows::At(kept.iter().map(|row| first_row + u64::from(*row)).collect()),

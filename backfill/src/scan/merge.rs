@@ -8,7 +8,6 @@ use arrow::compute::interleave;
 use super::cursor::{Cursor, Run};
 use crate::error::{Error, Result};
 use crate::findings::FindingKind;
-use crate::keys::equal_values;
 
 /// Differences with their keys, in key order.
 #[derive(Debug)]
@@ -121,7 +120,7 @@ impl Segment {
     }
 
     fn take_both(&mut self, old: &mut Position, new: &mut Position) {
-        let (old_hash, new_hash) = (old.run.hashes[old.index], new.run.hashes[new.index]);
+        let (old_hash, new_hash) = (old.run.hashes.get(old.index), new.run.hashes.get(new.index));
         if old.is_duplicated() || new.is_duplicated() {
             self.add(FindingKind::Duplicated, (FROM_OLD, old.index));
         } else if old_hash != new_hash {
@@ -164,7 +163,7 @@ fn skip_equal(old: &mut Position, new: &mut Position) {
     let new_rows = new.run.next_duplicated(new.index) - new.index;
     let max = old_rows.min(new_rows);
     let equal = old.run.keys.equal_prefix(old.index, &new.run.keys, new.index, max);
-    let equal = equal_values(&old.run.hashes[old.index..], &new.run.hashes[new.index..], equal);
+    let equal = old.run.hashes.equal_prefix(old.index, &new.run.hashes, new.index, equal);
     old.index += equal;
     new.index += equal;
 }

@@ -5,24 +5,25 @@ use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
-use arrow::array::types::UInt64Type;
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::buffer::ScalarBuffer;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
     RowSelection,
 };
-use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::basic::Encoding;
+use parquet::column::page::Page;
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::SchemaDescriptor;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::chunk_bytes::ChunkBytes;
+use super::hashes::Hashes;
 use super::manifest::{SnapshotFile, SnapshotManifest, checksum_text};
 use super::positioned::Positioned;
 use crate::error::{Error, Result};
@@ -48,7 +49,7 @@ pub(crate) struct DataFile {
 /// The part of a row group that a scan reads first.
 pub(crate) struct ScanColumns {
     pub(crate) keys: Vec<ArrayRef>,
-    pub(crate) hashes: ScalarBuffer<u64>,
+    pub(crate) hashes: Hashes,
 }
 
 /// A file's metadata with the places of its pages, without which single rows cannot be found. Large: held by who needs
@@ -184,24 +185,20 @@ impl DataFile {
         if checksum_text(hasher.digest()) != self.scan_checksums[row_group] {
             return Err(self.corrupt(row_group, "keys or row hashes are not what was written".into()));
         }
-        let leaves = scan_leaves(schema, &self.key_positions);
-        let mask = ProjectionMask::leaves(schema, leaves);
+        // The row hash is the last of the columns.
+        let hash_chunk = chunks.pop().into_iter().collect();
+        let hashes = self.hashes(row_group, self.chunk_bytes(hash_chunk))?;
+        let keys = self.keys(row_group, self.chunk_bytes(chunks))?;
         let rows = self.row_group_rows(row_group);
-        let input = RowGroupBytes { file_bytes: self.input.len(), chunks };
-        let batch = ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
-            .with_row_groups(vec![row_group])
-            .with_projection(mask)
-            .with_batch_size((rows.end - rows.start) as usize)
-            .build()
-            .map_err(|error| self.corrupt(row_group, error.to_string()))?
-            .next()
-            .ok_or_else(|| self.corrupt(row_group, "it has no rows".into()))?
-            .map_err(|error| self.corrupt(row_group, error.to_string()))?;
-        if batch.num_rows() as u64 != rows.end - rows.start {
-            let detail = format!("{} rows where its footer says {}", batch.num_rows(), rows.end - rows.start);
-            return Err(self.corrupt(row_group, detail));
+        if (hashes.len() as u64, keys.num_rows() as u64) != (rows.end - rows.start, rows.end - rows.start) {
+            return Err(self.corrupt(row_group, "it has other numbers of rows than its footer says".into()));
         }
-        self.split(&batch, row_group)
+        let key = |position: &usize| {
+            let name = self.metadata.schema().field(*position).name();
+            let key = keys.column_by_name(name).cloned();
+            key.ok_or_else(|| self.corrupt(row_group, format!("{name} is not in it")))
+        };
+        Ok(ScanColumns { keys: self.key_positions.iter().map(key).collect::<Result<_>>()?, hashes })
     }
 
     /// The places of this file's pages.
@@ -279,11 +276,24 @@ impl DataFile {
         }
     }
 
-    /// A reader of all columns of all rows, in order.
-    pub(crate) fn batches(&self) -> Result<ParquetRecordBatchReader> {
-        ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), self.metadata.clone())
-            .build()
-            .map_err(|error| self.corrupt_somewhere(error.to_string()))
+    /// All columns of all rows, in order. Nothing comes after an error.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Result<RecordBatch>> {
+        let builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.input.clone(), self.metadata.clone());
+        let mut reader = Some(builder.build());
+        std::iter::from_fn(move || {
+            let batch = match reader.as_mut()? {
+                Ok(reader) => match self.contained(|| Ok(reader.next())) {
+                    Ok(batch) => batch?.map_err(|error| self.corrupt_somewhere(error.to_string())),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(self.corrupt_somewhere(error.to_string())),
+            };
+            if batch.is_err() {
+                reader = None;
+            }
+            Some(batch)
+        })
     }
 
     /// Reads the whole file and compares its checksum.
@@ -325,16 +335,48 @@ impl DataFile {
         })
     }
 
-    fn split(&self, batch: &RecordBatch, row_group: usize) -> Result<ScanColumns> {
-        let column = |position: usize| {
-            let name = self.metadata.schema().field(position).name();
-            batch.column_by_name(name).ok_or_else(|| self.corrupt(row_group, format!("{name} is not in it")))
-        };
-        let keys =
-            self.key_positions.iter().map(|&position| column(position).cloned()).collect::<Result<_>>()?;
-        let hash_position = self.metadata.schema().fields().len() - 1;
-        let hashes = column(hash_position)?.as_primitive::<UInt64Type>().values().clone();
-        Ok(ScanColumns { keys, hashes })
+    fn chunk_bytes(&self, chunks: Vec<(u64, Bytes)>) -> ChunkBytes {
+        ChunkBytes { file_bytes: self.input.len(), chunks }
+    }
+
+    fn keys(&self, row_group: usize, chunks: ChunkBytes) -> Result<RecordBatch> {
+        let rows = self.row_group_rows(row_group);
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), self.key_positions.iter().copied());
+        ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.metadata.clone())
+            .with_row_groups(vec![row_group])
+            .with_projection(mask)
+            .with_batch_size((rows.end - rows.start) as usize)
+            .build()
+            .map_err(|error| self.corrupt(row_group, error.to_string()))?
+            .next()
+            .ok_or_else(|| self.corrupt(row_group, "it has no rows".into()))?
+            .map_err(|error| self.corrupt(row_group, error.to_string()))
+    }
+
+    /// The row hashes as they lie in their page: plain and uncompressed, so that there is nothing to decode.
+    fn hashes(&self, row_group: usize, chunk: ChunkBytes) -> Result<Hashes> {
+        let metadata = self.metadata.metadata().row_group(row_group);
+        let rows = metadata.num_rows() as usize;
+        let column =
+            metadata.columns().last().ok_or_else(|| self.corrupt(row_group, "it has no columns".into()))?;
+        let pages = SerializedPageReader::new(Arc::new(chunk), column, rows, None)
+            .map_err(|error| self.corrupt(row_group, error.to_string()))?;
+        let mut stored = Bytes::new();
+        for page in pages {
+            match page.map_err(|error| self.corrupt(row_group, error.to_string()))? {
+                Page::DataPage { buf, encoding: Encoding::PLAIN, .. } if stored.is_empty() => stored = buf,
+                // Our own writer makes one page of them; but more would be as right.
+                Page::DataPage { buf, encoding: Encoding::PLAIN, .. } => {
+                    stored = [stored, buf].concat().into()
+                }
+                page => {
+                    let detail = format!("its row hashes are stored as {}", page.encoding());
+                    return Err(self.corrupt(row_group, detail));
+                }
+            }
+        }
+        Hashes::from_stored(stored)
+            .ok_or_else(|| self.corrupt(row_group, "its row hashes are not whole".into()))
     }
 }
 
@@ -413,43 +455,5 @@ fn first_difference<T: PartialEq + std::fmt::Debug>(found: &[T], expected: &[T])
     match found.iter().zip(expected).find(|(found, expected)| found != expected) {
         Some((found, expected)) => format!("{found:?} where {expected:?} was expected"),
         None => format!("{} columns where {} were expected", found.len(), expected.len()),
-    }
-}
-
-/// Some column chunks of a file in memory, for a decoder that asks by the file's offsets.
-struct RowGroupBytes {
-    file_bytes: u64,
-    chunks: Vec<(u64, Bytes)>,
-}
-
-impl RowGroupBytes {
-    fn from(&self, start: u64) -> ParquetResult<Bytes> {
-        self.chunks
-            .iter()
-            .find(|(chunk, bytes)| (*chunk..chunk + bytes.len() as u64).contains(&start))
-            .map(|(chunk, bytes)| bytes.slice((start - chunk) as usize..))
-            .ok_or_else(|| ParquetError::EOF(format!("a page at {start} is not in its column chunk")))
-    }
-}
-
-impl Length for RowGroupBytes {
-    fn len(&self) -> u64 {
-        self.file_bytes
-    }
-}
-
-impl ChunkReader for RowGroupBytes {
-    type T = bytes::buf::Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        Ok(self.from(start)?.reader())
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        let bytes = self.from(start)?;
-        if length > bytes.len() {
-            return Err(ParquetError::EOF(format!("a page at {start} is longer than its column chunk")));
-        }
-        Ok(bytes.slice(..length))
     }
 }

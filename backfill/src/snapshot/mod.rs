@@ -4,7 +4,9 @@
 //! whole, how it is validated, and how its rows are found again. Its callers bring the rows, as Arrow batches in key
 //! order. A pair on disk is `DIR/old/` and `DIR/new/`.
 
+mod chunk_bytes;
 mod file;
+mod hashes;
 mod layout;
 mod manifest;
 mod pair;
@@ -19,6 +21,7 @@ pub use reader::Snapshot;
 pub use writer::{SnapshotHeader, SnapshotWriter};
 
 pub(crate) use file::{DataFile, PageMetadata};
+pub(crate) use hashes::Hashes;
 #[cfg(test)]
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;

@@ -1,5 +1,6 @@
 //! Files read by position, so that any number of threads can read one without a shared cursor.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -33,9 +34,50 @@ impl Positioned {
                 "the file ends before the data it points at",
             ));
         }
-        let mut buffer = vec![0; length];
+        let mut buffer = if length < POOLED_BYTES_MIN { Vec::new() } else { take_pooled() };
+        buffer.resize(length, 0);
         read_exact_at(&self.file, &mut buffer, start)?;
-        Ok(buffer.into())
+        Ok(if length < POOLED_BYTES_MIN { buffer.into() } else { Bytes::from_owner(Pooled(buffer)) })
+    }
+}
+
+/// Large buffers are used again by the thread that let go of them: fresh memory costs the system a fault per page, which
+/// is more than reading the same bytes out of its cache.
+struct Pooled(Vec<u8>);
+
+/// From here on a buffer is worth keeping.
+const POOLED_BYTES_MIN: usize = 64 * 1024;
+
+/// Above this it is not kept, because row groups that large are rare, and the memory had better go back.
+const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Buffers kept per thread: what two sides' runs let go of at a time.
+const POOLED_BUFFERS_MAX: usize = 8;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_pooled() -> Vec<u8> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.0);
+        // A thread that is ending has no pool any more; then the buffer is simply freed.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if buffer.capacity() <= POOLED_BYTES_MAX && pool.len() < POOLED_BUFFERS_MAX {
+                pool.push(buffer);
+            }
+        });
     }
 }
 

@@ -71,16 +71,7 @@ impl Snapshot {
 
     /// All its rows in key order, with the row hash as the last column.
     pub fn batches(&self) -> impl Iterator<Item = Result<RecordBatch>> {
-        self.files.iter().flat_map(|file| {
-            let (reader, failed) = match file.batches() {
-                Ok(reader) => (Some(reader), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            let rows = reader.into_iter().flatten();
-            failed
-                .into_iter()
-                .chain(rows.map(|batch| batch.map_err(|error| file.corrupt_somewhere(error.to_string()))))
-        })
+        self.files.iter().flat_map(DataFile::batches)
     }
 
     /// Reads every byte and compares it with the checksums of the manifest. A scan does not need this: it verifies what

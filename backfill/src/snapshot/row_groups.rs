@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef};
-use arrow::buffer::ScalarBuffer;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::DataType;
 
-use super::{DataFile, Snapshot};
+use super::{DataFile, Hashes, Snapshot};
 use crate::error::{Error, Result};
 use crate::keys::{Ascent, Keys};
 
@@ -125,7 +124,7 @@ impl<'a> RowGroups<'a> {
         self.groups.partition_point(|group| group.rows().end <= row)
     }
 
-    pub(crate) fn load(&self, index: usize) -> Result<(Keys, ScalarBuffer<u64>)> {
+    pub(crate) fn load(&self, index: usize) -> Result<(Keys, Hashes)> {
         let group = self.groups[index];
         let columns = group.file.scan_columns(group.index)?;
         let arrays = columns

@@ -56,6 +56,7 @@ fn run_scan(folder: &Path, findings: &Path, threads: NonZeroUsize) -> Result<(),
     let figures = serde_json::json!({
         "seconds": seconds,
         "cpu_seconds": cpu_seconds()?,
+        "bytes_read": bytes_read()?,
         "memory_bytes_max": memory_bytes_max()?,
         "rows_old": summary.rows_old,
         "rows_new": summary.rows_new,
@@ -75,6 +76,13 @@ fn memory_bytes_max() -> Result<u64, Box<dyn Error>> {
         status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("the kernel does not count memory")?;
     let kibibytes: u64 = line.split_whitespace().nth(1).ok_or("the kernel's count is unreadable")?.parse()?;
     Ok(kibibytes * 1024)
+}
+
+/// The bytes that this process has read, out of the system's cache or from the disk.
+fn bytes_read() -> Result<u64, Box<dyn Error>> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find(|line| line.starts_with("rchar:")).ok_or("the kernel does not count reads")?;
+    Ok(line.trim_start_matches("rchar:").trim().parse()?)
 }
 
 /// The processor time of all threads of this process: what the scan costs where it has to share the machine.
