@@ -25,6 +25,7 @@ struct Line {
     bar: Option<ProgressBar>,
     told: Option<Instant>,
     waiting: Option<Wait>,
+    is_over: bool,
 }
 
 impl Shown {
@@ -40,6 +41,7 @@ impl Progress for Shown {
             bar: self.output.is_interactive().then(|| bar(update.stage)),
             told: None,
             waiting: None,
+            is_over: false,
         });
         let is_over = update.total == Some(update.done);
         match &line.bar {
@@ -55,11 +57,15 @@ impl Progress for Shown {
                 }
             }
             None => {
-                if is_over && update.done == 0 && line.told.is_some() {
-                    // The first line has said that there is nothing.
+                // Told once, however often it is heard until the stage comes again in another round.
+                let is_repeated = is_over && line.is_over;
+                line.is_over = is_over;
+                if is_repeated {
                     return;
                 }
-                let is_new = update.waiting.is_some() && update.waiting != line.waiting;
+                // A worker without a chunk while others work is no news.
+                let is_news = !matches!(update.waiting, None | Some(Wait::Queue(Waiting::Others)));
+                let is_new = is_news && update.waiting != line.waiting;
                 line.waiting.clone_from(&update.waiting);
                 if is_over || is_new || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
                     line.told = Some(Instant::now());
