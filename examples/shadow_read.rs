@@ -7,6 +7,8 @@
 //! that touch the two tables in two transactions, which is a race. The experiment tells them apart, the
 //! judge refuses; then the read is mended, and the judge agrees. It exits with 1 if anything else happens.
 
+#![expect(clippy::print_stdout, reason = "a demonstration shows what it does")]
+
 use std::{
     error::Error,
     process::ExitCode,
@@ -29,6 +31,12 @@ const CUSTOMERS: i64 = 500;
 const READS: i64 = 12_000;
 
 #[derive(Debug, Clone, Diff)]
+struct Customer {
+    #[diff(unordered)]
+    subscriptions: Vec<Subscription>,
+}
+
+#[derive(Debug, Clone, Diff)]
 struct Subscription {
     id: String,
     plan: String,
@@ -49,10 +57,10 @@ async fn main() -> Result<ExitCode, Failure> {
 
     // The read, in shadow. Nothing below makes a caller wait for `read_new`.
     let examples = Arc::new(Examples::new(2, 20));
-    let reads: Experiment<Vec<Subscription>, sqlx::Error> = Experiment::by_fields("subscriptions.read")
+    let reads: Experiment<Customer, sqlx::Error> = Experiment::by_fields("subscriptions.read")
         .sampling(Sampling::Always)
         .limits(Limits { timeout: Duration::from_secs(5), ..Limits::default() })
-        .recheck(RecheckPolicy { delay: Duration::from_millis(20), rounds: 4 })
+        .recheck(RecheckPolicy { delay: Duration::from_millis(5), rounds: 4 })
         .publisher(examples.clone())
         .epoch(1)
         .build()?;
@@ -94,7 +102,7 @@ async fn main() -> Result<ExitCode, Failure> {
 
 /// Reads all customers in turn, as a service would, and judges what came of it.
 async fn run(
-    reads: &Experiment<Vec<Subscription>, sqlx::Error>,
+    reads: &Experiment<Customer, sqlx::Error>,
     pool: &SqlitePool,
     new: &'static str,
 ) -> Result<(Totals, Judgement), Failure> {
@@ -148,27 +156,24 @@ fn report(totals: &Totals, judgement: &Judgement) {
     }
 }
 
-async fn read_old(pool: SqlitePool, customer: i64) -> Result<Vec<Subscription>, sqlx::Error> {
+async fn read_old(pool: SqlitePool, customer: i64) -> Result<Customer, sqlx::Error> {
     let sql = "select s.value->>'id' as id, s.value->>'plan' as plan, s.value->>'cancelled' as cancelled \
                from customers c, json_each(c.subscriptions) s where c.id = ? order by 1";
     fetch(pool, sql, customer).await
 }
 
-async fn read_new(
-    pool: SqlitePool,
-    sql: &'static str,
-    customer: i64,
-) -> Result<Vec<Subscription>, sqlx::Error> {
+async fn read_new(pool: SqlitePool, sql: &'static str, customer: i64) -> Result<Customer, sqlx::Error> {
     fetch(pool, sql, customer).await
 }
 
-async fn fetch(pool: SqlitePool, sql: &'static str, customer: i64) -> Result<Vec<Subscription>, sqlx::Error> {
+async fn fetch(pool: SqlitePool, sql: &'static str, customer: i64) -> Result<Customer, sqlx::Error> {
     let rows = sqlx::query(sql).bind(customer).fetch_all(&pool).await?;
     let subscription = |row: &sqlx::sqlite::SqliteRow| {
         let cancelled = row.try_get::<i64, _>("cancelled")? != 0;
         Ok(Subscription { id: row.try_get("id")?, plan: row.try_get("plan")?, cancelled })
     };
-    rows.iter().map(subscription).collect()
+    let subscriptions = rows.iter().map(subscription).collect::<Result<_, sqlx::Error>>()?;
+    Ok(Customer { subscriptions })
 }
 
 /// Each customer has up to three subscriptions, every seventh of them cancelled, in both places.

@@ -357,7 +357,7 @@ pub enum Error {
         /// Why not.
         why: &'static str,
         /// What to do instead.
-        hint: &'static str,
+        hint: String,
     },
     /// The manifest does not say how old data is removed.
     #[error("migration {migration} has no mapping.retire, so nothing can be removed from the old store")]
@@ -512,7 +512,7 @@ impl Error {
             }
             Self::KeyText { .. } => "give the key's columns one by one, as `inspect` shows them".into(),
             Self::FindingsPresent { .. } => {
-                "choose an empty folder, or ask for the old findings to be replaced".into()
+                "choose an empty folder, or delete the old findings first".into()
             }
             Self::FindingsAbsent { .. } => {
                 "a scan that was interrupted leaves no summary; run `crossfade scan` again".into()
@@ -524,7 +524,7 @@ impl Error {
             Self::Key { source, .. } => return source.hint(),
             Self::OtherEpoch { .. } => "the phase or the ramp has changed since: run `crossfade backfill`, or take a new snapshot and scan it".into(),
             Self::MovedOn { .. } => "run the same command again: it starts with fresh snapshots".into(),
-            Self::WrongPhase { hint, .. } => (*hint).into(),
+            Self::WrongPhase { hint, .. } => hint.clone(),
             Self::NotRetirable { old, .. } => format!(
                 "write the statements that take the moved data out of {old} for a set of keys as mapping.retire, with :keys \
                  where the key filter goes; afterwards the projection must give no rows for these keys"
@@ -532,7 +532,7 @@ impl Error {
             Self::Baseline { .. } => {
                 "give the folder of the verification that opened new_only, or leave --baseline out".into()
             }
-            Self::UnknownJob { .. } => "`crossfade jobs NAME` lists them".into(),
+            Self::UnknownJob { .. } => "`crossfade jobs` lists a migration's".into(),
             Self::JobInTheWay { migration, kind, source_path, job, .. } => {
                 let finish = match kind {
                     JobKind::Copy => format!("crossfade copy {migration} --findings {}", source_path.display()),
@@ -543,8 +543,15 @@ impl Error {
             Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
             Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
-            Self::Io { .. }
-            | Self::Arrow { .. }
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    "choose a folder that may be written, or grant the rights".into()
+                }
+                io::ErrorKind::NotFound => "is the path right?".into(),
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "a file is in the way: choose another folder".into(),
+                _ => "look at the disk, then run the same command again".into(),
+            },
+            Self::Arrow { .. }
             | Self::ParquetWrite { .. }
             | Self::Encode { .. }
             | Self::BatchSchema { .. }
@@ -576,7 +583,9 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::DiskFull { path, source }
+            }
             _ => Self::Io { action, path, source },
         }
     }

@@ -62,7 +62,10 @@ impl Migration {
     }
 
     /// Where it stands, read under the fence.
-    pub(crate) async fn standing(&self) -> Result<Standing> {
+    ///
+    /// # Errors
+    /// When the control store fails.
+    pub async fn standing(&self) -> Result<Standing> {
         Ok(self.store.standing(&self.subject).await?)
     }
 
@@ -72,29 +75,49 @@ impl Migration {
             migration: self.name().to_owned(),
             phase,
             why,
-            hint,
+            hint: hint.text(self.name()),
         })
     }
 }
 
-type Refusal = (&'static str, &'static str);
+/// Why nothing may be copied, and what to do instead.
+type Refusal = (&'static str, Instead);
+
+/// What to do where nothing may be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instead {
+    Advance,
+    Nothing,
+    CleanUp,
+}
+
+impl Instead {
+    fn text(self, migration: &str) -> String {
+        match self {
+            Instead::Advance => format!("enter dual_write first: crossfade advance {migration}"),
+            Instead::Nothing => {
+                "nothing has to be copied any more; the old store is a stale archive".to_owned()
+            }
+            Instead::CleanUp => format!("crossfade cleanup {migration} removes what was moved"),
+        }
+    }
+}
 
 fn flow(phase: Phase, is_reversible: bool) -> std::result::Result<Flow, Refusal> {
     match phase {
         Phase::OldOnly => Err((
             "the new store is not written yet, so that whatever is copied now would be stale at once",
-            "enter dual_write first: crossfade advance NAME",
+            Instead::Advance,
         )),
         Phase::DualWrite | Phase::ShadowRead | Phase::ReadNew => Ok(Flow::OldToNew),
         Phase::NewPrimary if is_reversible => Ok(Flow::NewToOld),
         Phase::NewPrimary => Err((
             "the new store decides, and the manifest has no mapping.reverse to bring the old one up to date with",
-            "nothing has to be copied any more; the old store is a stale archive",
+            Instead::Nothing,
         )),
-        Phase::NewOnly | Phase::Complete => Err((
-            "the old store is a stale archive, which nothing is copied from or to",
-            "crossfade cleanup NAME removes what was moved",
-        )),
+        Phase::NewOnly | Phase::Complete => {
+            Err(("the old store is a stale archive, which nothing is copied from or to", Instead::CleanUp))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::migration::Migration;
 use crate::progress::Progress;
-use crate::queue::{Change, Job, JobKind, Tunables};
+use crate::queue::{Change, Job, JobKind, Request, Tunables};
 use crate::scan::ScanOptions;
 use crate::verify::{Verification, compare, confirm};
 use crate::workspace::Workspace;
@@ -115,6 +115,13 @@ async fn unfinished(migration: &Migration, epoch: i64) -> Result<Option<PathBuf>
         let why = Error::superseded(job.epoch, crossfade_migration_core::phase::Epoch(epoch));
         migration.queue.change(job.id, Change::Fail(why)).await?;
         return Ok(None);
+    }
+    if job.requested == Request::Cancel {
+        // Settled now where its workers' leases have run out since.
+        let job = migration.queue.change(job.id, Change::Request(Request::Cancel)).await?;
+        if job.state.is_finished() {
+            return Ok(None);
+        }
     }
     let source = job.source.clone();
     match tokio::task::spawn_blocking(move || Findings::open(source)).await.map_err(|_| Error::WorkerLost)? {

@@ -39,7 +39,7 @@ pub(crate) struct Intent {
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Create(Subscription),
-    ChangePrice(i64),
+    Price(i64),
     Cancel,
     Delete,
 }
@@ -148,7 +148,7 @@ impl Change {
     fn apply(&self, before: Option<Subscription>) -> Option<Subscription> {
         match self {
             Change::Create(subscription) => Some(subscription.clone()),
-            Change::ChangePrice(price_cents) => {
+            Change::Price(price_cents) => {
                 before.map(|before| Subscription { price_cents: *price_cents, ..before })
             }
             Change::Cancel => before.map(|before| Subscription { cancelled: true, ..before }),
@@ -176,7 +176,7 @@ impl Customer {
             0 => Change::Delete,
             1 if !subscription.cancelled => Change::Cancel,
             // Prices only rise, so that no state of a subscription ever comes again.
-            _ => Change::ChangePrice(subscription.price_cents + rng.i64(1..100)),
+            _ => Change::Price(subscription.price_cents + rng.i64(1..100)),
         };
         (*id, change)
     }
@@ -199,7 +199,9 @@ impl Customer {
                 )));
             } else if !intervals.iter().any(|(begin, end)| *begin <= to && from <= *end) {
                 let text = format!("customer {key}, subscription {id}: seen as {seen:?}");
-                let is_deleted = versions.last().is_some_and(|last| last.state.is_none());
+                let is_deleted = versions.iter().any(|version| {
+                    version.state.is_none() && version.acknowledged.is_some_and(|at| at <= from)
+                });
                 faults.push(match seen {
                     Some(_) if is_deleted => Fault::Resurrected(text),
                     _ => Fault::Lost(text),

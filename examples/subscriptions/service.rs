@@ -62,7 +62,8 @@ impl Service {
             .await
     }
 
-    /// The same in the service's own transaction: one call more, at no round trip more.
+    /// The same in a transaction of the service's own, which runs it again itself where the migration has
+    /// moved on in between.
     pub(crate) async fn delete(&self, customer: i64, id: i64) -> Result<()> {
         while let Err(error) = self.try_delete(customer, id).await {
             if !is_retryable(&error) {

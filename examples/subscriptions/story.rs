@@ -239,6 +239,7 @@ impl Story {
 
     async fn carry_out(&mut self, request: Request) -> Result<(), Error> {
         let order = Order {
+            decided_at: None,
             request,
             actor: ACTOR.to_owned(),
             reason: None,

@@ -15,7 +15,7 @@ pub(crate) struct Subscription {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a request failed. Each variant has its cause as `source`, where crossfade finds out whether the
-/// transaction lost a race and may be run again.
+/// transaction lost a race and may be run again; `#[error(transparent)]` would hide the cause.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("customer {customer} has no subscription {id}")]

@@ -139,7 +139,7 @@ async fn write(shared: Arc<Shared>, instance: usize, mut rng: Rng) {
         match send(&service, &intent).await {
             Ok(()) => shared.ledger.acknowledge(&intent),
             Err(error) => {
-                shared.fail(format!("{:?} to customer {}: {error}", intent.change, intent.customer))
+                shared.fail(format!("{:?} to customer {}: {error}", intent.change, intent.customer));
             }
         }
         shared.write_slowest_ns.fetch_max(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -150,7 +150,7 @@ async fn send(service: &Service, intent: &Intent) -> Result<()> {
     let Intent { customer, id, change } = intent;
     match change {
         Change::Create(subscription) => service.create(*customer, subscription.clone()).await,
-        Change::ChangePrice(cents) => service.change_price(*customer, *id, *cents).await,
+        Change::Price(cents) => service.change_price(*customer, *id, *cents).await,
         Change::Cancel => service.cancel(*customer, *id).await,
         Change::Delete => service.delete(*customer, *id).await,
     }

@@ -143,6 +143,22 @@ fn an_experiment_by_fields_counts_what_is_within_tolerance_as_matched() {
     assert_eq!(experiment.tallies()[0].totals.matched, 1);
 }
 
+/// Where the crate goes by another path, as in a façade.
+mod facade {
+    pub(crate) use crossfade_experiment as experiment;
+}
+
+#[derive(Debug, Diff)]
+#[diff(crate = "facade::experiment")]
+struct Elsewhere {
+    inner: u8,
+}
+
+#[test]
+fn the_crate_may_go_by_another_path() {
+    assert!(!Differences::same(&Elsewhere { inner: 1 }, &Elsewhere { inner: 2 }));
+}
+
 #[derive(Debug, Diff)]
 struct Generic<T> {
     inner: T,

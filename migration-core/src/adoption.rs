@@ -46,6 +46,13 @@ impl Adoption {
         }
     }
 
+    /// Makes the last renewal so old that the standing may not be served any more.
+    #[cfg(test)]
+    pub(crate) fn expire(&self) {
+        let long_ago = Instant::now().checked_sub(fleet::SERVE_FOR);
+        self.state.write().unwrap().renewed = long_ago.expect("the machine has run for some seconds");
+    }
+
     fn read(&self) -> State {
         *self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

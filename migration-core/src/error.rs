@@ -136,7 +136,7 @@ pub enum Error {
     },
 
     /// Live instances have not adopted an epoch in time.
-    #[error("migration {migration} is at {standing}, and {} have not adopted it: {}", .instances.len(), .instances.join(", "))]
+    #[error("migration {migration} is at {standing}, and {} not adopted it: {}", spell_have(.instances), .instances.join(", "))]
     Unadopted {
         /// The migration.
         migration: String,
@@ -282,11 +282,14 @@ impl Error {
             Error::Conflict { migration, .. } => {
                 format!("crossfade status {migration} shows where it stands; decide again")
             }
+            Error::Impossible { migration, .. } => {
+                format!("crossfade status {migration} shows where it stands, and what comes next")
+            }
             Error::FenceTimeout { .. } => {
                 "look for long transactions that write the migrated table, and try again".to_owned()
             }
             Error::Unadopted { .. } => {
-                "stop the instances that are named, or wait until their leases run out".to_owned()
+                "stop the instances that are named, or wait until they have adopted it or their leases run out".to_owned()
             }
             Error::OldPathClosed { .. } => "read and write the new store here".to_owned(),
             Error::StaleEpoch { .. } => {
@@ -318,15 +321,26 @@ pub(crate) fn is_retryable(error: &sqlx::Error) -> bool {
 
 fn database_hint(error: &sqlx::Error) -> Option<String> {
     let hint = match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => "is the database running, and its URL right?",
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
+            "is the database running, and its URL right? When it is back, run the same command again"
+        }
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed => {
+            "the connection broke off: run the same command again"
+        }
         sqlx::Error::Database(error) => match error.code().as_deref() {
             Some("28P01" | "28000") => "check the user and password in the URL",
             Some("3D000") => "create the database, or mend its name in the URL",
+            // SQLite's extended codes have the primary one in their low byte; Postgres' have five characters.
+            Some(code) if code.len() < 5 => return sqlite_hint(code.parse().ok()?).map(str::to_owned),
             Some("42501") => "grant the rights, or use a role that has them",
-            Some("53100" | "13") => "the disk is full: free some space and run the same command again",
-            Some("14") => {
-                "is the path right, and may it be opened? sqlite:PATH?mode=rwc creates a missing file"
+            // Going down, starting up, or killed; a connection that a pooler cut.
+            Some("57P01" | "57P02" | "57P03" | "08000" | "08003" | "08006") => {
+                "the database has gone away: run the same command again when it is back"
             }
+            Some("53300") => {
+                "the database has no connection to spare: run the command again later, or raise its limit"
+            }
+            Some("53100") => "the disk is full: free some space and run the same command again",
             _ => return None,
         },
         _ => return None,
@@ -334,8 +348,30 @@ fn database_hint(error: &sqlx::Error) -> Option<String> {
     Some(hint.to_owned())
 }
 
+fn sqlite_hint(code: i32) -> Option<&'static str> {
+    Some(match code & 0xff {
+        5 | 6 => {
+            "another process writes to the database for long: look for it, then run the same command again"
+        }
+        8 => "grant the right to write the file and its folder",
+        10 => "look at the disk and its free space, then run the same command again",
+        11 | 26 => "the file is damaged, or no SQLite database",
+        13 => "the disk is full: free some space and run the same command again",
+        14 => "is the path right, and may it be opened? sqlite:PATH?mode=rwc creates a missing file",
+        _ => return None,
+    })
+}
+
 fn spell_misfits(misfits: &[Misfit]) -> String {
     misfits.iter().map(|misfit| misfit.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+fn spell_have(instances: &[String]) -> String {
+    if instances.len() == 1 {
+        "1 instance has".to_owned()
+    } else {
+        format!("{} instances have", instances.len())
+    }
 }
 
 fn spell_missing(report: &GateReport) -> String {

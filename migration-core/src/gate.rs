@@ -118,6 +118,8 @@ pub struct Comparisons {
 /// Everything that a gate looks at.
 #[derive(Debug, Clone)]
 pub struct Situation<'a> {
+    /// The migration's name, for hints.
+    pub migration: &'a str,
     /// Where the migration stands.
     pub standing: Standing,
     /// How long it has stood there, by the database's clock.
@@ -221,8 +223,8 @@ fn everyone_has_adopted(situation: &Situation<'_>) -> Condition {
             format!("every live instance has adopted epoch {}", situation.standing.epoch)
         } else {
             format!(
-                "{} have not adopted epoch {}: {}",
-                behind.len(),
+                "{} not adopted epoch {}: {}",
+                if behind.len() == 1 { "1 has".to_owned() } else { format!("{} have", behind.len()) },
                 situation.standing.epoch,
                 behind.join(", ")
             )
@@ -248,19 +250,28 @@ fn at_full_ramp(situation: &Situation<'_>) -> Condition {
         name: "ramp",
         met: ramp == Ramp::FULL,
         seen: format!("{phase} at {ramp} of 100 %"),
-        hint: "crossfade ramp NAME 100".to_owned(),
+        hint: format!("crossfade ramp {} 100", situation.migration),
     }
 }
 
 fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
     let epoch = situation.standing.epoch;
-    let (name, hint) = match kind {
-        EvidenceKind::Check => ("manifest checked", "crossfade plan NAME proves it afresh"),
-        EvidenceKind::Verification => ("verification", "crossfade backfill NAME"),
-        EvidenceKind::Reversal => ("reverse path", "crossfade plan NAME proves it afresh"),
-        EvidenceKind::Cleanup => ("old data removed", "crossfade cleanup NAME"),
-    };
+    let migration = situation.migration;
     let fresh = situation.evidence.iter().find(|evidence| evidence.kind == kind && evidence.epoch == epoch);
+    let is_faulty = fresh.is_some_and(|evidence| evidence.faults > 0);
+    let prove = format!("crossfade plan {migration} proves it afresh");
+    let (name, hint) = match kind {
+        EvidenceKind::Check if is_faulty => {
+            ("manifest checked", "mend the manifest, then crossfade init MANIFEST".to_owned())
+        }
+        EvidenceKind::Check => ("manifest checked", prove),
+        EvidenceKind::Verification => ("verification", format!("crossfade backfill {migration}")),
+        EvidenceKind::Reversal if is_faulty => {
+            ("reverse path", "mend mapping.reverse, then crossfade init MANIFEST".to_owned())
+        }
+        EvidenceKind::Reversal => ("reverse path", prove),
+        EvidenceKind::Cleanup => ("old data removed", format!("crossfade cleanup {migration}")),
+    };
     let limit = situation.thresholds.evidence_age_max;
     let (met, seen) = match fresh {
         None => (
@@ -275,10 +286,10 @@ fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
         }
         Some(evidence) => (
             evidence.faults == 0,
-            format!("{} faults, {} ago", grouped(evidence.faults), spell(evidence.age)),
+            format!("{}, {} ago", counted(evidence.faults, "fault"), spell(evidence.age)),
         ),
     };
-    Condition { name, met, seen, hint: hint.to_owned() }
+    Condition { name, met, seen, hint }
 }
 
 fn compared(situation: &Situation<'_>) -> Vec<Condition> {
@@ -288,7 +299,10 @@ fn compared(situation: &Situation<'_>) -> Vec<Condition> {
         name: "comparisons",
         met: comparisons.compared >= comparisons_min,
         seen: format!("{} of {} comparisons", grouped(comparisons.compared), grouped(comparisons_min)),
-        hint: "let the shadow reads run on, or raise the sample with `crossfade ramp NAME 100`".to_owned(),
+        hint: format!(
+            "let the shadow reads run on, or raise the sample with `crossfade ramp {} 100`",
+            situation.migration
+        ),
     }];
     if comparisons.compared == 0 && comparisons_min == 0 {
         // The operator has put on record that this migration is judged without shadow reads.
@@ -306,7 +320,7 @@ fn compared(situation: &Situation<'_>) -> Vec<Condition> {
         hint: if comparisons.mismatched == 0 {
             "more comparisons lower the bound".to_owned()
         } else {
-            "crossfade report NAME shows which fields differ".to_owned()
+            format!("crossfade report {} shows which fields differ", situation.migration)
         },
     });
     // Dropped calls are the ones that might have differed: the rest is judged only if they are as
@@ -373,6 +387,11 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// A number of things, the thing given in the singular: `1 row`, `9,412 rows`.
+pub fn counted(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,6 +409,7 @@ mod tests {
 
     fn situation<'a>(phase: Phase, thresholds: &'a Thresholds, evidence: &'a [Evidence]) -> Situation<'a> {
         Situation {
+            migration: "subscriptions",
             standing: Standing { phase, ramp: Ramp::FULL, epoch: Epoch(5) },
             stood: Duration::from_secs(3600),
             thresholds,
@@ -480,6 +500,8 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(9_412), "9,412");
         assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(1_200, "row"), "1,200 rows");
         assert_eq!(spell(Duration::from_millis(340)), "340ms");
         assert_eq!(spell(Duration::from_secs(3_900)), "1h 5m");
     }

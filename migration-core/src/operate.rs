@@ -16,7 +16,7 @@ use crate::fleet::{self, Instance};
 use crate::gate::{self, Comparisons, Evidence, EvidenceKind, GateReport, Situation};
 use crate::manifest::Manifest;
 use crate::mirror::Subject;
-use crate::phase::{Phase, Standing};
+use crate::phase::{Epoch, Phase, Standing};
 use crate::plan::Plan;
 use crate::transition::{self, Request};
 
@@ -34,6 +34,9 @@ pub struct Operator {
 pub struct Order {
     /// What is asked for.
     pub request: Request,
+    /// The epoch that the operator decided at. Where the migration has moved on since, nothing is done: what was
+    /// confirmed was another step.
+    pub decided_at: Option<Epoch>,
     /// Who asks.
     pub actor: String,
     /// Why.
@@ -161,6 +164,7 @@ impl Operator {
         let old_path_idle = control.old_path_idle(registered.id, epoch).await?;
         let behind = fleet::behind(&instances, epoch);
         let gate = gate::evaluate(&Situation {
+            migration: name,
             standing: registered.standing,
             stood: registered.stood,
             thresholds: registered.manifest.thresholds(),
@@ -210,6 +214,10 @@ impl Operator {
     pub async fn carry_out(&self, name: &str, order: &Order) -> Result<Moved> {
         let control = &self.database.control;
         let registered = control.migration(name).await?;
+        if let Some(expected) = order.decided_at.filter(|epoch| *epoch != registered.standing.epoch) {
+            let found = registered.standing;
+            return Err(Error::Conflict { migration: name.to_owned(), expected, found });
+        }
         let to = transition::next_standing(
             registered.standing,
             order.request,

@@ -215,3 +215,73 @@ fn count_verdicts(migration: &str, experiment: &str) -> impl Publisher + use<> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Sqlite;
+
+    use super::*;
+    use crate::control::Account;
+    use crate::manifest::Manifest;
+    use crate::plan::Plan;
+
+    const MANIFEST: &str = r#"
+name = "moving"
+[old]
+url = "sqlite:test.db"
+table = "source"
+key = ["id"]
+[new]
+url = "sqlite:test.db"
+table = "target"
+scope = ["id"]
+key = ["id"]
+[mapping]
+projection = "select id, v from source where id in (:keys)"
+"#;
+
+    async fn joined(pool: &sqlx::SqlitePool) -> Migration<Sqlite> {
+        sqlx::raw_sql(
+            "create table source (id integer primary key, v text);
+             create table target (id integer primary key, v text)",
+        )
+        .execute(pool)
+        .await
+        .unwrap();
+        let database = Sqlite::database(pool.clone());
+        let manifest = Manifest::parse(MANIFEST, "test.toml").unwrap();
+        let plan = Plan::read(&manifest, database.store.as_ref()).await.unwrap();
+        let account = Account {
+            actor: "tester".to_owned(),
+            reason: None,
+            forced: false,
+            evidence: serde_json::Value::Null,
+        };
+        database.control.install().await.unwrap();
+        database.control.register(&manifest, &plan, &account).await.unwrap();
+        Migration::join(pool.clone(), "moving").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_cannot_renew_stops_serving_reads() {
+        let database = crossfade_test_harness::sqlite().await;
+        let migration = joined(database.pool()).await;
+        let reader = migration.reader::<&str, Error>("get").unwrap();
+        let read = || reader.read(1, async || Ok("old"), async || Ok("new"));
+
+        // A lease that ran out is renewed by the read itself, where the control store can be reached.
+        migration.inner.adoption.expire();
+        assert_eq!(read().await.unwrap(), "old");
+
+        database.pool().close().await;
+        assert_eq!(read().await.unwrap(), "old", "the lease has not run out yet");
+        migration.inner.adoption.expire();
+        match read().await {
+            Err(Error::LeaseLost { migration, since }) => {
+                assert_eq!(migration, "moving");
+                assert!(since >= crate::fleet::SERVE_FOR, "{since:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -8,7 +8,7 @@ use crate::connect::{Connected, Engine};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::mirror::{Direction, Mirrored, Subject};
-use crate::phase::{Epoch, Mirroring, Standing};
+use crate::phase::{Epoch, Mirroring, Side, Standing};
 
 /// What a job has done to a batch of keys in one transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -49,7 +49,7 @@ pub type Judge<'a> = &'a (dyn Fn(&RecordBatch) -> Vec<Key> + Send + Sync);
 /// outcome is unknown may be made again.
 #[async_trait]
 pub trait Workbench: Send + Sync {
-    /// Copies what is absent (`Copy`: see [`Mirror::copy`]).
+    /// Copies what is absent (see [`crate::mirror::Mirror::copy`]), where the old store is primary; else nothing.
     async fn copy(&self, subject: &Subject, epoch: Epoch, keys: &[Key]) -> Result<Done>;
 
     /// Makes the secondary store equal to the primary, in the direction of the phase.
@@ -78,7 +78,11 @@ pub trait Workbench: Send + Sync {
 impl<DB: Engine> Workbench for Connected<DB> {
     async fn copy(&self, subject: &Subject, epoch: Epoch, keys: &[Key]) -> Result<Done> {
         let mut transaction = DB::begin_write(&self.pool).await?;
-        DB::fence(&mut transaction, subject.id, subject.plan.name(), Some(epoch)).await?;
+        let standing = DB::fence(&mut transaction, subject.id, subject.plan.name(), Some(epoch)).await?;
+        // Once the new store decides, what it lacks was deleted there: the archive must not bring it back.
+        if standing.phase.primary() == Side::New {
+            return Ok(Done::default());
+        }
         let copied = DB::copy(&mut transaction, subject, keys).await?;
         commit(transaction, "committing a copied batch").await?;
         Ok(Done { copied, ..Done::default() })

@@ -70,7 +70,8 @@ impl<DB: Engine> Migration<DB> {
     ///
     /// `work` writes the store that [`WriteTransaction::primary`] names and calls
     /// [`WriteTransaction::mirror`] for each key that it has touched. It may run more than once, so
-    /// it should change nothing outside the transaction. Let it own what it captures (`async move`, with
+    /// it should change nothing outside the transaction. A race that its own statements lose is seen if its
+    /// error has the driver's among its sources; `#[error(transparent)]` hides it. Let it own what it captures (`async move`, with
     /// values and no references): then the write can be part of a task that is spawned.
     ///
     /// # Errors
@@ -82,8 +83,9 @@ impl<DB: Engine> Migration<DB> {
     {
         let mut tries = 1;
         loop {
-            match self.write_once(&work).await {
-                Err(error) if tries < TRIES && is_retryable(&error) => {
+            let (outcome, has_lost_race) = self.write_once(&work).await;
+            match outcome {
+                Err(error) if tries < TRIES && (has_lost_race || is_retryable(&error)) => {
                     tracing::debug!(migration = self.name(), tries, %error, "running a write again");
                     metrics::counter!("crossfade_writes_retried_total", "migration" => self.name().to_owned())
                         .increment(1);
@@ -143,17 +145,30 @@ impl<DB: Engine> Migration<DB> {
         .await
     }
 
-    async fn write_once<T, E, F>(&self, work: &F) -> Result<T, E>
+    /// The outcome, and whether crossfade itself has seen the transaction lose a race: the error that
+    /// `work` makes of that may not show it.
+    async fn write_once<T, E, F>(&self, work: &F) -> (Result<T, E>, bool)
     where
         F: AsyncFn(&mut WriteTransaction<DB>) -> Result<T, E>,
         E: From<Error>,
     {
-        let mut transaction = DB::begin_write(&self.inner.pool).await?;
-        let write = self.fence(&mut transaction).await?;
-        let mut transaction = WriteTransaction { transaction, write };
-        let answer = work(&mut transaction).await?;
-        transaction.transaction.commit().await.map_err(Error::database("committing a fenced write"))?;
-        Ok(answer)
+        let began = async {
+            let mut transaction = DB::begin_write(&self.inner.pool).await?;
+            let write = self.fence(&mut transaction).await?;
+            Ok::<_, Error>(WriteTransaction { transaction, write, has_lost_race: false })
+        };
+        let mut transaction = match began.await {
+            Ok(transaction) => transaction,
+            Err(error) => return lost(error),
+        };
+        let answer = match work(&mut transaction).await {
+            Ok(answer) => answer,
+            Err(error) => return (Err(error), transaction.has_lost_race),
+        };
+        match transaction.transaction.commit().await {
+            Ok(()) => (Ok(answer), false),
+            Err(error) => lost(Error::database("committing a fenced write")(error)),
+        }
     }
 }
 
@@ -224,6 +239,7 @@ impl<DB: Engine> Write<DB> {
 pub struct WriteTransaction<DB: Engine> {
     transaction: Transaction<'static, DB>,
     write: Write<DB>,
+    has_lost_race: bool,
 }
 
 impl<DB: Engine> WriteTransaction<DB> {
@@ -242,7 +258,7 @@ impl<DB: Engine> WriteTransaction<DB> {
     /// # Errors
     /// A database error when the projection fails for the key.
     pub async fn mirror(&mut self, key: impl Into<Key>) -> Result<Mirrored> {
-        self.write.mirror(&mut self.transaction, key).await
+        self.mirror_many([key]).await
     }
 
     /// Makes the secondary store follow for several keys.
@@ -250,7 +266,9 @@ impl<DB: Engine> WriteTransaction<DB> {
     /// # Errors
     /// As [`WriteTransaction::mirror`].
     pub async fn mirror_many<K: Into<Key>>(&mut self, keys: impl IntoIterator<Item = K>) -> Result<Mirrored> {
-        self.write.mirror_many(&mut self.transaction, keys).await
+        let mirrored = self.write.mirror_many(&mut self.transaction, keys).await;
+        self.has_lost_race |= mirrored.as_ref().is_err_and(Error::is_retryable);
+        mirrored
     }
 }
 
@@ -266,6 +284,12 @@ impl<DB: Engine> std::ops::DerefMut for WriteTransaction<DB> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.transaction
     }
+}
+
+/// An error of crossfade's as the caller's own, and whether it says that the transaction lost a race.
+fn lost<T, E: From<Error>>(error: Error) -> (Result<T, E>, bool) {
+    let has_lost_race = error.is_retryable();
+    (Err(error.into()), has_lost_race)
 }
 
 /// Whether an error, or one that it was caused by, says that the transaction lost a race and may be

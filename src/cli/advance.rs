@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use crossfade::core::transition;
-use crossfade::{Moved, Order, Phase, Ramp, Request};
+use crossfade::{Epoch, Moved, Order, Phase, Ramp, Request};
 
 use super::confirm::Confirm;
 use super::connection::Connection;
@@ -32,10 +32,11 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    /// The order for a request.
-    pub(crate) fn order(&self, request: Request, force: bool) -> Order {
+    /// The order for a request, decided where the migration stands now.
+    pub(crate) fn order(&self, request: Request, decided_at: Epoch, force: bool) -> Order {
         Order {
             request,
+            decided_at: Some(decided_at),
             actor: self.actor.clone().unwrap_or_else(actor),
             reason: self.reason.clone(),
             force,
@@ -72,19 +73,18 @@ impl Advance {
         let request = Request::Advance { ramp: self.ramp };
         let registered = operator.database().control.migration(&self.name).await?;
         let from = registered.standing.phase;
+        let order = self.manner.order(request, registered.standing.epoch, self.force);
         if let Some(to) = from.next().filter(|_| !self.manner.dry_run) {
             let what = format!("{}: {from} to {to}", self.name);
             // The gate is asked first: nobody should be made to confirm what will be refused.
-            operator
-                .carry_out(&self.name, &Order { dry_run: true, ..self.manner.order(request, self.force) })
-                .await?;
+            operator.carry_out(&self.name, &Order { dry_run: true, ..order.clone() }).await?;
             if transition::is_irreversible(from, request, registered.manifest.is_reversible()) {
                 self.manner.confirm.by_name(&what, &self.name, output)?;
             } else {
                 self.manner.confirm.step(&what, &self.name, output)?;
             }
         }
-        let moved = operator.carry_out(&self.name, &self.manner.order(request, self.force)).await?;
+        let moved = operator.carry_out(&self.name, &order).await?;
         output.result(&moved, text);
         Ok(ExitCode::SUCCESS)
     }
@@ -109,6 +109,9 @@ pub(crate) fn text(moved: &Moved) -> String {
     }
     let next = match to.phase {
         Phase::OldOnly => None,
+        phase if phase.is_ramped() && to.ramp != Ramp::FULL => {
+            Some(format!("crossfade ramp {migration} 100"))
+        }
         Phase::DualWrite => Some(format!("crossfade backfill {migration}")),
         Phase::NewPrimary => Some(format!("crossfade verify {migration}")),
         Phase::NewOnly => Some(format!("crossfade cleanup {migration}")),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use crossfade::backfill::rounds::{self, BackfillOptions, ROUNDS_MAX};
-use crossfade::core::gate::grouped;
+use crossfade::core::gate::{counted, grouped};
 
 use super::connection::Connection;
 use super::failure::{self, Failure};
@@ -42,9 +42,9 @@ impl Backfill {
             rounds::backfill(&migration, &self.folder.root, &options, &progress, &cancel).await?;
         output.result(&backfilled, |backfilled| {
             let mut text = format!(
-                "{} rounds: copied {} rows, repaired {}, removed {}\n{}",
-                backfilled.rounds,
-                grouped(backfilled.copied),
+                "{}: copied {}, repaired {}, removed {}\n{}",
+                counted(backfilled.rounds.into(), "round"),
+                counted(backfilled.copied, "row"),
                 grouped(backfilled.repaired),
                 grouped(backfilled.removed),
                 work::differences(&backfilled.verification.differences)

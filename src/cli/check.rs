@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use crossfade::core::check::CheckReport;
-use crossfade::core::gate::grouped;
+use crossfade::core::gate::counted;
 
 use super::connection::{self, Connection};
 use super::failure::Failure;
@@ -30,8 +30,11 @@ impl Check {
 
 /// A report for people.
 pub(crate) fn text(name: &str, report: &CheckReport) -> String {
-    let mut text =
-        format!("{name}: {} keys sampled, {} rows projected\n", grouped(report.keys), grouped(report.rows));
+    let mut text = format!(
+        "{name}: {} sampled, {} projected\n",
+        counted(report.keys, "key"),
+        counted(report.rows, "row")
+    );
     for fault in &report.faults {
         text.push_str(&format!("fault: {}\n  hint: {}\n", fault.message, fault.hint));
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use crossfade::backfill::cleanup::{CleanupOptions, cleanup};
-use crossfade::core::gate::grouped;
+use crossfade::core::gate::{counted, grouped};
 
 use super::connection::Connection;
 use super::failure::{self, Failure};
@@ -37,17 +37,23 @@ impl Cleanup {
         let cleaned = cleanup(&migration, &self.folder.root, &options, &progress, &cancel).await?;
         output.result(&cleaned, |cleaned| {
             let mut text = format!(
-                "compared with {}\nretired {} keys, left {}; {} rows of {} keys remain\n",
+                "{}\nretired {}, left {}; {} of {} still in the old store\n",
                 cleaned.baseline,
-                grouped(cleaned.retired),
+                counted(cleaned.retired, "key"),
                 grouped(cleaned.kept),
-                grouped(cleaned.rows_left),
-                grouped(cleaned.keys_left)
+                counted(cleaned.rows_left, "row"),
+                counted(cleaned.keys_left, "key")
             );
             if cleaned.clean {
                 text.push_str(&format!("next: crossfade advance {}\n", self.name));
             } else {
-                text.push_str(&format!("the first of them: {}\n", cleaned.left.join(", ")));
+                text.push_str(&format!(
+                    "the first of them: {}\nlook at them: they were written past crossfade, or between the verification and new_only. \
+                     If they may go:\n  crossfade snapshot {} --out DIR && crossfade cleanup {} --baseline DIR\n",
+                    cleaned.left.join(", "),
+                    self.name,
+                    self.name
+                ));
             }
             text
         });

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use crossfade::backfill::copy::copy;
-use crossfade::core::gate::grouped;
+use crossfade::core::gate::{counted, grouped};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -35,9 +35,9 @@ impl Copy {
         let report = copy(&migration, &self.findings, tunables, &progress, &cancel).await?;
         output.result(&report, |report| {
             format!(
-                "{} keys: copied {} rows, repaired {}, removed {}\nnext: crossfade verify {}\n",
-                grouped(report.keys),
-                grouped(report.copied),
+                "{}: copied {}, repaired {}, removed {}\nnext: crossfade verify {}\n",
+                counted(report.keys, "key"),
+                counted(report.copied, "row"),
                 grouped(report.repaired),
                 grouped(report.removed),
                 self.name

@@ -1,5 +1,6 @@
 //! How a command fails: what happened, to what, why, what next, and with which exit status.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,7 +27,7 @@ pub(crate) enum Failure {
     #[error("{0} already exists")]
     Exists(PathBuf),
     #[error("{what}")]
-    Usage { what: String, hint: &'static str },
+    Usage { what: String, hint: String },
     #[error("{what} was not confirmed")]
     Unconfirmed { what: String, migration: String },
     #[error(transparent)]
@@ -54,19 +55,41 @@ impl Failure {
                 Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned())
             }
             Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
-            Failure::Usage { hint, .. } => Some((*hint).to_owned()),
+            Failure::Usage { hint, .. } => Some(hint.clone()),
             Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),
             Failure::Core(error) => error.hint(),
             Failure::Backfill(error) => error.hint(),
-            Failure::File { .. } | Failure::Io(_) => None,
+            Failure::File { source, .. } | Failure::Io(source) => io_hint(source),
+        }
+    }
+
+    /// The verdict of the gate that refused, for scripts.
+    fn gate(&self) -> Option<serde_json::Value> {
+        match self {
+            Failure::Core(crossfade::Error::Refused { report, .. }) => Some(super::plan::document(report)),
+            _ => None,
         }
     }
 
     /// Prints the failure and gives the exit status.
     pub(crate) fn report(&self, output: Output) -> ExitCode {
-        output.failure(&self.to_string(), self.hint().as_deref());
+        output.failure(&self.to_string(), self.hint().as_deref(), self.gate());
         ExitCode::from(self.status())
     }
+}
+
+fn io_hint(error: &std::io::Error) -> Option<String> {
+    let hint = match error.kind() {
+        ErrorKind::NotFound => "is the path right?",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "grant the rights, or choose another place"
+        }
+        ErrorKind::IsADirectory => "name a file, not a folder",
+        ErrorKind::InvalidData => "write it as UTF-8 text",
+        ErrorKind::StorageFull => "free some space and run the same command again",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn core_status(error: &crossfade::Error) -> u8 {

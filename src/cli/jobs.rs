@@ -58,7 +58,7 @@ impl Choice {
                 Some(number) => format!("migration {} has no job {number}", self.name),
                 None => format!("migration {} has no unfinished job", self.name),
             };
-            return Err(Failure::Usage { what, hint: "crossfade jobs NAME lists them" });
+            return Err(Failure::Usage { what, hint: format!("crossfade jobs {} lists them", self.name) });
         };
         let job = queue.change(job.id, change(job)).await?;
         output.result(&job, line);

@@ -29,10 +29,14 @@ impl Output {
         }
     }
 
-    /// Prints why a command failed.
-    pub(crate) fn failure(self, message: &str, hint: Option<&str>) {
+    /// Prints why a command failed; `gate` is the verdict where a gate refused.
+    pub(crate) fn failure(self, message: &str, hint: Option<&str>, gate: Option<serde_json::Value>) {
         if self.json {
-            println!("{:#}", serde_json::json!({ "error": message, "hint": hint }));
+            let mut document = serde_json::json!({ "error": message, "hint": hint });
+            if let Some(gate) = gate {
+                document["gate"] = gate;
+            }
+            println!("{document:#}");
         }
         eprintln!("error: {message}");
         if let Some(hint) = hint {

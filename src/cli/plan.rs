@@ -52,7 +52,7 @@ pub(crate) fn text(name: &str, report: &GateReport) -> String {
         let mark = if condition.met { "ok     " } else { "missing" };
         text.push_str(&format!("  {mark}  {}: {}\n", condition.name, condition.seen));
         if !condition.met {
-            text.push_str(&format!("           hint: {}\n", condition.hint.replace("NAME", name)));
+            text.push_str(&format!("           hint: {}\n", condition.hint));
         }
     }
     if report.open {

@@ -24,6 +24,7 @@ pub(crate) struct Shown {
 struct Line {
     bar: Option<ProgressBar>,
     told: Option<Instant>,
+    waiting: Option<Wait>,
 }
 
 impl Shown {
@@ -38,6 +39,7 @@ impl Progress for Shown {
         let line = stages.entry(update.stage).or_insert_with(|| Line {
             bar: self.output.is_interactive().then(|| bar(update.stage)),
             told: None,
+            waiting: None,
         });
         let is_over = update.total == Some(update.done);
         match &line.bar {
@@ -53,7 +55,13 @@ impl Progress for Shown {
                 }
             }
             None => {
-                if is_over || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
+                if is_over && update.done == 0 && line.told.is_some() {
+                    // The first line has said that there is nothing.
+                    return;
+                }
+                let is_new = update.waiting.is_some() && update.waiting != line.waiting;
+                line.waiting.clone_from(&update.waiting);
+                if is_over || is_new || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
                     line.told = Some(Instant::now());
                     let total =
                         update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();

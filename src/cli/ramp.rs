@@ -29,7 +29,8 @@ pub(crate) struct Ramp {
 impl Ramp {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let operator = connection.operator().await?;
-        let order = self.manner.order(Request::Ramp(self.percent), false);
+        let registered = operator.database().control.migration(&self.name).await?;
+        let order = self.manner.order(Request::Ramp(self.percent), registered.standing.epoch, false);
         let moved = operator.carry_out(&self.name, &order).await?;
         output.result(&moved, advance::text);
         Ok(ExitCode::SUCCESS)

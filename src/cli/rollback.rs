@@ -23,7 +23,8 @@ pub(crate) struct Rollback {
 impl Rollback {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let operator = connection.operator().await?;
-        let order = self.manner.order(Request::Rollback, false);
+        let registered = operator.database().control.migration(&self.name).await?;
+        let order = self.manner.order(Request::Rollback, registered.standing.epoch, false);
         if !order.dry_run {
             let moved =
                 operator.carry_out(&self.name, &crossfade::Order { dry_run: true, ..order.clone() }).await?;

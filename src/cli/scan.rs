@@ -39,6 +39,7 @@ impl Scan {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let Work { migration, cancel, .. } = Work::open(&self.name, connection, output).await?;
         let plan = &migration.subject.plan;
+        let standing = migration.standing().await?;
         let pair = SnapshotPair::open(&self.snapshot)?;
         pair.require(&Requirements {
             migration: plan.name().to_owned(),
@@ -46,6 +47,14 @@ impl Scan {
             // Older snapshots may be looked at; what they show counts for no gate, and is not copied.
             epoch_min: 0,
         })?;
+        let taken_at = pair.old().manifest().epoch;
+        if i64::try_from(taken_at) != Ok(standing.epoch.0) {
+            output.note(&format!(
+                "warning: the snapshot began in epoch {taken_at}, and the migration is at epoch {}: what is found can be looked at, \
+                 and not be copied",
+                standing.epoch
+            ));
+        }
         let (options, out) = (self.scanning.options(), self.out.clone());
         let begun = std::time::Instant::now();
         let scanning = tokio::task::spawn_blocking(move || {

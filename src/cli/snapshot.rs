@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use crossfade::backfill::export::export;
-use crossfade::core::gate::grouped;
+use crossfade::core::gate::counted;
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -41,10 +41,10 @@ impl Snapshot {
         });
         output.result(&document, |_| {
             format!(
-                "{}: {} old and {} new rows at {} (epoch {})\nnext: crossfade scan {} --snapshot {} --out DIR",
+                "{}: {} and {} at {} (epoch {})\nnext: crossfade scan {} --snapshot {} --out DIR",
                 self.out.display(),
-                grouped(exported.pair.old().rows()),
-                grouped(exported.pair.new_side().rows()),
+                counted(exported.pair.old().rows(), "old row"),
+                counted(exported.pair.new_side().rows(), "new row"),
                 new.started_at,
                 exported.standing.epoch,
                 self.name,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use crossfade::Overview;
 use crossfade::backfill::queue::{self, Job};
-use crossfade::core::gate::{grouped, spell};
+use crossfade::core::gate::{counted, grouped, spell};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -26,7 +26,7 @@ impl Status {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let operator = connection.operator().await?;
         let Some(name) = self.name else {
-            let mut all = Vec::new();
+            let (mut all, mut text) = (Vec::new(), String::new());
             for name in operator.database().control.names().await? {
                 let registered = operator.database().control.migration(&name).await?;
                 all.push(serde_json::json!({
@@ -35,19 +35,11 @@ impl Status {
                     "ramp_percent": registered.standing.ramp.percent(),
                     "epoch": registered.standing.epoch,
                 }));
+                text.push_str(&format!("{name}: {}\n", registered.standing));
             }
-            let line = |row: &serde_json::Value| {
-                format!(
-                    "{}: {} at {} % (epoch {})\n",
-                    row["migration"].as_str().unwrap_or_default(),
-                    row["phase"].as_str().unwrap_or_default(),
-                    row["ramp_percent"],
-                    row["epoch"]
-                )
-            };
             output.result(&all, |all| match all.as_slice() {
                 [] => "no migration is registered; crossfade init MANIFEST registers one".to_owned(),
-                all => all.iter().map(line).collect(),
+                _ => text,
             });
             return Ok(ExitCode::SUCCESS);
         };
@@ -78,9 +70,12 @@ fn document(name: &str, overview: &Overview, jobs: &[Job]) -> serde_json::Value 
 
 fn text(name: &str, overview: &Overview, jobs: &[Job]) -> String {
     let standing = overview.registered.standing;
-    let live = overview.instances.iter().filter(|instance| instance.is_live).count();
-    let mut text =
-        format!("{name}: {standing}, for {}\n{live} live instances\n", spell(overview.registered.stood));
+    let live = overview.instances.iter().filter(|instance| instance.is_live).count() as u64;
+    let mut text = format!(
+        "{name}: {standing}, for {}\n{}\n",
+        spell(overview.registered.stood),
+        counted(live, "live instance")
+    );
     if overview.comparisons.compared + overview.comparisons.dropped > 0 {
         text.push_str(&format!(
             "comparisons {}, mismatches {}, dropped {}\n",

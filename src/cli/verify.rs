@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use crossfade::Phase;
 use crossfade::backfill::rounds::prune;
 use crossfade::backfill::verify::verify;
 use crossfade::backfill::workspace::Workspace;
@@ -46,6 +47,11 @@ impl Verify {
                 text.push_str(&format!(
                     "nothing differs at epoch {}; recorded as evidence\n",
                     verification.epoch
+                ));
+            } else if verification.phase == Phase::OldOnly {
+                text.push_str(&format!(
+                    "next: crossfade advance {}, then crossfade backfill {}\n",
+                    self.name, self.name
                 ));
             } else {
                 text.push_str(&format!("next: crossfade backfill {}\n", self.name));

@@ -8,7 +8,7 @@ use crossfade::backfill::queue::Tunables;
 use crossfade::backfill::scan::ScanOptions;
 use crossfade::backfill::verify::Differences;
 use crossfade::backfill::{Cancel, Migration};
-use crossfade::core::gate::grouped;
+use crossfade::core::gate::{counted, grouped};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -77,9 +77,9 @@ impl Work {
 /// Differences for people.
 pub(crate) fn differences(found: &Differences) -> String {
     format!(
-        "{} old rows, {} new rows: missing {}, mismatched {}, orphaned {}, duplicated {}\n",
-        grouped(found.rows_old),
-        grouped(found.rows_new),
+        "{} and {}: missing {}, mismatched {}, orphaned {}, duplicated {}\n",
+        counted(found.rows_old, "old row"),
+        counted(found.rows_new, "new row"),
         grouped(found.missing),
         grouped(found.mismatched),
         grouped(found.orphaned),

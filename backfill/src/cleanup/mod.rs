@@ -119,21 +119,18 @@ pub async fn cleanup(
 
 async fn permitted(migration: &Migration) -> Result<Epoch> {
     let standing = migration.standing().await?;
-    let refused = |why, hint| Error::WrongPhase {
-        migration: migration.name().to_owned(),
-        phase: standing.phase,
-        why,
-        hint,
-    };
+    let name = migration.name();
+    let refused =
+        |why, hint| Error::WrongPhase { migration: name.to_owned(), phase: standing.phase, why, hint };
     match standing.phase {
         Phase::NewOnly => {}
         Phase::Complete => {
-            return Err(refused("the old data has been removed", "nothing is left to be done"));
+            return Err(refused("the old data has been removed", "nothing is left to be done".to_owned()));
         }
         _ => {
             return Err(refused(
                 "the old store is still read or written, so that nothing may be removed from it",
-                "crossfade status NAME says what it takes to reach new_only",
+                format!("crossfade status {name} says what it takes to reach new_only"),
             ));
         }
     }
@@ -173,11 +170,13 @@ async fn planned(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<WorkPlan> {
-    let meter = crate::progress::Meter::new(progress, Stage::Baseline, 0, Some(pair.old().rows()));
+    let rows = pair.old().rows();
+    let meter = crate::progress::Meter::new(progress, Stage::Baseline, 0, Some(rows));
     let (subject, stop) = (migration.subject.clone(), cancel.clone());
     let planning =
         tokio::task::spawn_blocking(move || plan::write(&subject.plan, &pair, &baseline, out, &stop));
     let plan = planning.await.map_err(|_| Error::WorkerLost)??;
+    meter.at(rows);
     meter.finish();
     Ok(plan)
 }

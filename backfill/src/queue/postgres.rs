@@ -193,6 +193,7 @@ impl Jobs for PostgresQueue {
 
     async fn change(&self, id: JobId, change: Change) -> Result<Job> {
         let doing = || Error::database("changing a job");
+        let gone = self.gone(id).await?;
         let mut transaction = self.pool.begin().await.map_err(doing())?;
         lock(&mut transaction, id).await?;
         match change {
@@ -220,6 +221,16 @@ impl Jobs for PostgresQueue {
             }
             Change::Fail(error) => fail(&mut transaction, id, &error).await?,
         }
+        // Nobody is left to be waited for where the last worker was killed.
+        sqlx::query(
+            "update crossfade.chunk set state = 'open', owner = null, lease_until = null
+             where job = $1 and state = 'leased' and owner = any($2)",
+        )
+        .bind(id.0)
+        .bind(gone)
+        .execute(&mut *transaction)
+        .await
+        .map_err(doing())?;
         settle(&mut transaction, id).await?;
         let job = read(&mut transaction, id).await?;
         transaction.commit().await.map_err(doing())?;

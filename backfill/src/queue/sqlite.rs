@@ -165,6 +165,17 @@ impl Jobs for SqliteQueue {
             }
             Change::Fail(error) => fail(&mut transaction, id, &error).await?,
         }
+        // Nobody is left to be waited for where the last worker was killed.
+        let gone = gone(&mut transaction, id).await?;
+        sqlx::query(
+            "update crossfade_chunk set state = 'open', owner = null, lease_until = null
+             where job = ?1 and state = 'leased' and owner in (select value from json_each(?2))",
+        )
+        .bind(id.0)
+        .bind(serde_json::Value::from(gone).to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(doing())?;
         settle(&mut transaction, id).await?;
         let job = read(&mut transaction, id).await?;
         transaction.commit().await.map_err(doing())?;
@@ -252,6 +263,18 @@ impl Leases for SqliteQueue {
     }
 }
 
+/// Owners of this job's chunks that are certainly gone.
+async fn gone(connection: &mut SqliteConnection, job: JobId) -> Result<Vec<String>> {
+    let owners: Vec<String> = sqlx::query_scalar(
+        "select distinct owner from crossfade_chunk where job = ?1 and state = 'leased' and owner is not null",
+    )
+    .bind(job.0)
+    .fetch_all(connection)
+    .await
+    .map_err(Error::database("looking who holds chunks"))?;
+    Ok(owners.into_iter().filter(|owner| Owner::parse(owner.clone()).is_gone()).collect())
+}
+
 /// A chunk that is free, whose lease has run out, or whose owner is certainly gone.
 async fn take(
     connection: &mut SqliteConnection,
@@ -259,15 +282,7 @@ async fn take(
     owner: &Owner,
     ttl: Duration,
 ) -> Result<Option<Lease>> {
-    let owners: Vec<String> = sqlx::query_scalar(
-        "select distinct owner from crossfade_chunk where job = ?1 and state = 'leased' and owner is not null",
-    )
-    .bind(job.0)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(Error::database("looking who holds chunks"))?;
-    let gone: Vec<String> =
-        owners.into_iter().filter(|owner| Owner::parse(owner.clone()).is_gone()).collect();
+    let gone = gone(&mut *connection, job).await?;
     let taken = sqlx::query(concat!(
         "update crossfade_chunk set state = 'leased', owner = ?2, lease_until = ",
         now!(),

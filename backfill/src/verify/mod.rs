@@ -126,7 +126,7 @@ pub(crate) async fn compare(
             migration: migration.name().to_owned(),
             phase,
             why: "the old store is a stale archive, so that there is nothing to compare the new one with",
-            hint: "crossfade cleanup NAME removes what was moved",
+            hint: format!("crossfade cleanup {} removes what was moved", migration.name()),
         });
     }
     let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;

@@ -4,6 +4,8 @@
 //! three. Every figure is a median of rounds in which the contestants take turns, so that a slow
 //! moment of the machine hurts them all.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
+
 mod calls;
 mod latency;
 mod measure;

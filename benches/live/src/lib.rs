@@ -71,6 +71,7 @@ pub async fn enter_dual_write(url: &str) -> Result<Operator, Fault> {
 /// An order of the benchmark's.
 pub fn order(request: Request) -> Order {
     Order {
+        decided_at: None,
         request,
         actor: "benchmark".to_owned(),
         reason: None,

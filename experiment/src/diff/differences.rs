@@ -10,11 +10,13 @@ use super::{
 };
 
 /// What a [`Diff`] reports to: it knows where the walk is, and what may be shown. Nothing is allocated for
-/// what is equal, but for the names of keys.
+/// what is equal.
 #[derive(Debug)]
 pub struct Differences {
     purpose: Purpose,
     path: Vec<Step>,
+    /// The keys on the path, one after the other.
+    keys: String,
     found: Vec<FieldDiff>,
 }
 
@@ -27,18 +29,19 @@ enum Purpose {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Field(&'static str),
     Index(usize),
-    Key(Box<str>),
+    /// Where among the keys it begins and ends.
+    Key(usize, usize),
 }
 
 impl Differences {
     /// Collects all differences.
     #[must_use]
     pub fn new(reveal: Reveal) -> Self {
-        Self { purpose: Purpose::Collect(reveal), path: Vec::new(), found: Vec::new() }
+        Self { purpose: Purpose::Collect(reveal), path: Vec::new(), keys: String::new(), found: Vec::new() }
     }
 
     /// Whether two values are the same as their [`Diff`] sees it: within tolerances, in any order, without
@@ -67,7 +70,10 @@ impl Differences {
 
     /// Visits an entry of a map.
     pub fn at_key(&mut self, key: &str, visit: impl FnOnce(&mut Self)) {
-        self.at(Step::Key(key.into()), visit);
+        let from = self.keys.len();
+        self.keys.push_str(key);
+        self.at(Step::Key(from, self.keys.len()), visit);
+        self.keys.truncate(from);
     }
 
     /// Reports that the place where the walk is differs; the values are made only if they are shown.
@@ -114,7 +120,7 @@ impl Differences {
     }
 
     fn ask() -> Self {
-        Self { purpose: Purpose::Ask { differs: false }, path: Vec::new(), found: Vec::new() }
+        Self { purpose: Purpose::Ask { differs: false }, ..Self::new(Reveal::Paths) }
     }
 
     fn at(&mut self, step: Step, visit: impl FnOnce(&mut Self)) {
@@ -147,12 +153,12 @@ impl Differences {
 
     fn path_text(&self) -> String {
         let mut text = String::new();
-        for step in &self.path {
+        for &step in &self.path {
             let dot = if text.is_empty() { "" } else { "." };
             // Writing to a string does not fail.
             let _ = match step {
                 Step::Field(name) => write!(text, "{dot}{name}"),
-                Step::Key(key) => write!(text, "{dot}{key}"),
+                Step::Key(from, to) => write!(text, "{dot}{}", &self.keys[from..to]),
                 Step::Index(index) => write!(text, "[{index}]"),
             };
         }

@@ -16,9 +16,37 @@ use super::{differences::Differences, fields::DiffKind};
 
 /// Tells in which fields two values differ.
 ///
+/// Derive it; `ignore`, `tolerance`, `unordered`, `rename` and `leaf` say how a field is compared. What is not
+/// known is refused when it is compiled:
+///
+/// ```
+/// use crossfade_experiment::{Diff, Differences, Reveal};
+///
+/// #[derive(Diff)]
+/// struct Price {
+///     #[diff(tolerance = 0.01)]
+///     amount: f64,
+///     currency: String,
+/// }
+///
+/// let old = Price { amount: 9.990, currency: "EUR".into() };
+/// let new = Price { amount: 9.995, currency: "USD".into() };
+/// let mut differences = Differences::new(Reveal::Paths);
+/// old.diff(&new, &mut differences);
+/// let found = differences.into_found();
+/// assert_eq!((found.len(), found[0].path.as_str()), (1, "currency"));
+/// ```
+///
+/// ```compile_fail
+/// #[derive(crossfade_experiment::Diff)]
+/// struct Price {
+///     #[diff(about = 0.01)]
+///     amount: f64,
+/// }
+/// ```
+///
 /// # Contract
-/// Reports nothing if and only if the values count as the same, and does not panic. Derive it: see the macro
-/// of the same name.
+/// Reports nothing if and only if the values count as the same, and does not panic.
 pub trait Diff {
     /// Reports how `other`, the candidate's value, differs from this one, control's.
     fn diff(&self, other: &Self, differences: &mut Differences);

@@ -35,7 +35,9 @@ impl Catalog for Connected<Postgres> {
             columns: columns(&mut connection, oid).await.map_err(failed(name))?,
             primary_key,
             unique_keys,
-            rows_estimate: rows_estimate(&mut connection, name, oid).await.map_err(failed(name))?,
+            rows_estimate: rows_estimate(&mut connection, name, &format!("select 1 from {}", quoted(name)))
+                .await
+                .map_err(failed(name))?,
         })
     }
 
@@ -79,27 +81,24 @@ pub(crate) async fn planned_rows(connection: &mut PgConnection, query: &str) -> 
     Ok(rows.map_or(0, |rows| rows.max(0.0) as u64))
 }
 
-/// About how many rows a table holds; exactly, where it is small.
+/// About how many rows a query over this table gives; exactly, where the table is small.
 pub(crate) async fn rows_estimate(
     connection: &mut PgConnection,
     name: &TableName,
-    oid: Oid,
+    query: &str,
 ) -> sqlx::Result<u64> {
     let bytes: i64 = sqlx::query_scalar(
-        "select greatest(
-             pg_relation_size($1),
-             (select coalesce(sum(pg_relation_size(t.relid)), 0)::bigint from pg_partition_tree($1) as t)
-         )",
+        "select coalesce(sum(pg_relation_size(oid)), 0)::bigint from pg_catalog.pg_class
+         where oid = to_regclass($1) or oid in (select relid from pg_partition_tree(to_regclass($1)))",
     )
-    .bind(oid)
+    .bind(quoted(name))
     .fetch_one(&mut *connection)
     .await?;
-    let table = quoted(name);
     if bytes > COUNTED_BYTES_MAX {
         // The planner scales what was counted last by how much the table has grown since.
-        return planned_rows(connection, &format!("select 1 from {table}")).await;
+        return planned_rows(connection, query).await;
     }
-    let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}")))
+    let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from ({query}) as q")))
         .fetch_one(connection)
         .await?;
     Ok(count.unsigned_abs())

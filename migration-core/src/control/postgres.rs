@@ -34,6 +34,10 @@ const TRY: Duration = Duration::from_millis(200);
 /// that cannot get through takes half of the time at most.
 const BREATH: Duration = TRY;
 
+/// How long a registration with another mapping queues for the fence: it is made once, before the
+/// migration begins, and can be made again.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(5);
+
 /// After this, the database ends a change whose operator has gone silent while holding the fence:
 /// a frozen host or a cut network must not stop every writer. A change needs a few round trips.
 const SILENCE_MAX: &str = "5s";
@@ -72,8 +76,22 @@ impl Registry for Connected<Postgres> {
             return Ok(Registration::Created);
         }
 
+        // Another mapping opens another epoch, and an epoch changes under the fence alone. It is taken
+        // before the row, as every transaction does; a registration that changes nothing does without, so
+        // that it can be done again at any time.
+        let (id, fingerprint): (i32, String) =
+            sqlx::query_as("select id, fingerprint from crossfade.migration where name = $1")
+                .bind(manifest.name())
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed())?;
+        if fingerprint != manifest.fingerprint() {
+            take_fence_alone(&mut transaction, MigrationId(id), REGISTRATION_PATIENCE)
+                .await
+                .map_err(failed())?;
+        }
         // Locked, so that the phase cannot change between the decision and the commit. In a statement
-        // of its own: its snapshot must be newer than the wait above.
+        // of its own: its snapshot must be newer than the waits above.
         let row = sqlx::query(
             "select id, manifest, fingerprint, phase, ramp_ppm, epoch from crossfade.migration
              where name = $1 for update",
@@ -90,18 +108,15 @@ impl Registry for Connected<Postgres> {
         if has_other_mapping && standing.phase != Phase::OldOnly {
             return Err(Error::Registered { name: manifest.name().to_owned(), phase: standing.phase });
         }
+        // What was measured with the other mapping says nothing of this one.
+        let epoch = if has_other_mapping { standing.epoch.next() } else { standing.epoch };
+        let to = Standing { epoch, ..standing };
         // Even where the mapping is the same: the tables' types may have changed, and another version
         // of crossfade may have made the functions.
         install_functions(&mut transaction, id, plan).await.map_err(failed())?;
         let registration = if text == manifest.text() && !has_other_mapping {
             Registration::Unchanged
         } else {
-            let mut to = standing;
-            if has_other_mapping {
-                // What was measured with the other mapping says nothing of this one, and instances must
-                // learn of it.
-                to.epoch = standing.epoch.next();
-            }
             sqlx::query(
                 "update crossfade.migration set manifest = $2, fingerprint = $3, epoch = $4 where id = $1",
             )
@@ -260,24 +275,7 @@ impl Connected<Postgres> {
         // by a snapshot that must be newer than that wait.
         let mut transaction =
             self.pool.begin_with("begin isolation level read committed").await.map_err(failed())?;
-        // 0 would mean no limit at all.
-        let milliseconds = lock_timeout.as_millis().max(1);
-        sqlx::query(
-            "select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true)",
-        )
-        .bind(format!("{milliseconds}ms"))
-        .bind(SILENCE_MAX)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed())?;
-
-        let asked = Instant::now();
-        sqlx::query("select pg_advisory_xact_lock($1, $2)")
-            .bind(FENCE_CLASS)
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed())?;
+        let asked = take_fence_alone(&mut transaction, id, lock_timeout).await.map_err(failed())?;
         let row =
             sqlx::query("select phase, ramp_ppm, epoch from crossfade.migration where id = $1 for update")
                 .bind(id.0)
@@ -311,6 +309,30 @@ impl Connected<Postgres> {
     }
 }
 
+/// Takes the migration's fence alone until the transaction ends; gives when it was asked for.
+async fn take_fence_alone(
+    connection: &mut PgConnection,
+    id: MigrationId,
+    lock_timeout: Duration,
+) -> sqlx::Result<Instant> {
+    // 0 would mean no limit at all.
+    let milliseconds = lock_timeout.as_millis().max(1);
+    sqlx::query(
+        "select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true)",
+    )
+    .bind(format!("{milliseconds}ms"))
+    .bind(SILENCE_MAX)
+    .execute(&mut *connection)
+    .await?;
+    let asked = Instant::now();
+    sqlx::query("select pg_advisory_xact_lock($1, $2)")
+        .bind(FENCE_CLASS)
+        .bind(id.0)
+        .execute(&mut *connection)
+        .await?;
+    Ok(asked)
+}
+
 /// An error of a statement on crossfade's own tables: without them, it says how to make them.
 pub(crate) fn control_error(url: &DatabaseUrl, doing: &str) -> impl FnOnce(sqlx::Error) -> Error + use<> {
     let (store, doing) = (url.to_string(), doing.to_owned());
@@ -320,8 +342,8 @@ pub(crate) fn control_error(url: &DatabaseUrl, doing: &str) -> impl FnOnce(sqlx:
             // No such table, schema or function.
             Some("42P01" | "3F000" | "42883") => Error::ControlStore {
                 store,
-                what: "lacks tables of crossfade's".to_owned(),
-                hint: "crossfade init MANIFEST".to_owned(),
+                what: "has no tables of crossfade's".to_owned(),
+                hint: "crossfade init MANIFEST creates them".to_owned(),
             },
             _ => Error::Database { doing, source },
         }

@@ -13,6 +13,9 @@ use crate::phase::{Epoch, Ramp, Standing};
 /// What `crossfade.fence` raises when the migration has moved on.
 const STALE_EPOCH: &str = "CF001";
 
+/// What it raises when there is no such migration.
+pub(crate) const NO_MIGRATION: &str = "CF002";
+
 impl Fence for Postgres {
     fn begin_write(pool: &Pool<Self>) -> BoxFuture<'_, Result<Transaction<'static, Self>>> {
         async move { pool.begin().await.map_err(Error::database("beginning a write transaction")) }.boxed()
@@ -63,6 +66,7 @@ pub(crate) fn fence_error(error: sqlx::Error, name: &str, expected: Option<Epoch
                 found: found.map_or(expected.next(), Epoch),
             }
         }
+        (Some(NO_MIGRATION), _) => Error::UnknownMigration { name: name.to_owned(), known: Vec::new() },
         _ => Error::Database { doing: format!("fencing a write of migration {name}"), source: error },
     }
 }

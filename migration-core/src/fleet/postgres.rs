@@ -10,11 +10,8 @@ use crate::connect::Connected;
 use crate::control::MigrationId;
 use crate::control::postgres::{control_error, no_migration};
 use crate::error::Result;
-use crate::fence::postgres::standing;
+use crate::fence::postgres::{NO_MIGRATION, standing};
 use crate::phase::{Epoch, Standing};
-
-/// What `crossfade.fence` raises when there is no such migration.
-const NO_MIGRATION: &str = "CF002";
 
 #[async_trait]
 impl Fleet for Connected<Postgres> {

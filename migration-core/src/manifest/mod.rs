@@ -99,14 +99,11 @@ impl Manifest {
         };
         let document: Document = toml::from_str(text).map_err(|error| {
             let message = error.message().trim().replace('\n', " ");
-            let hint = message
-                .starts_with("unknown field")
-                .then(|| "the keys of a manifest are listed in the README under \"The manifest\"".to_owned());
-            fault(error.span(), message, hint)
+            fault(error.span(), message, Some(KEYS_HINT.to_owned()))
         })?;
-        Checked { document }
-            .into_manifest(text)
-            .map_err(|error| fault(Some(error.span), error.message, error.hint))
+        Checked { document }.into_manifest(text).map_err(|error| {
+            fault(Some(error.span), error.message, error.hint.or(Some(KEYS_HINT.to_owned())))
+        })
     }
 
     /// The migration's name: lower-case letters, digits and underscores.
@@ -167,13 +164,13 @@ impl Manifest {
         !self.mapping.reverse.is_empty()
     }
 
-    /// A hash of everything but the thresholds: what snapshots, findings and evidence belong to.
+    /// A hash of what snapshots, findings and evidence belong to: everything but the thresholds and the retire
+    /// statements, which say nothing of what the new store should hold and may be written at the very end.
     pub fn fingerprint(&self) -> String {
         let mut parts = vec![self.name.clone(), self.old.table.to_string(), self.new.table.to_string()];
         parts.extend([&self.old.key, &self.new.scope, &self.new.key].map(|columns| columns.join("\u{1f}")));
         parts.push(self.mapping.projection.to_string());
         parts.push(self.mapping.reverse.iter().map(Template::to_string).collect::<Vec<_>>().join("\u{1f}"));
-        parts.push(self.mapping.retire.iter().map(Template::to_string).collect::<Vec<_>>().join("\u{1f}"));
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(parts.join("\u{1e}").as_bytes()))
     }
 }
@@ -201,6 +198,9 @@ impl std::fmt::Display for TableName {
         f.write_str(&self.table)
     }
 }
+
+/// Where a manifest is described.
+const KEYS_HINT: &str = "the keys of a manifest are listed in the README under \"The manifest\"";
 
 /// A fault found after TOML and serde were content.
 struct Fault {

@@ -65,8 +65,11 @@ fn a_missing_section_is_named() {
 }
 
 #[test]
-fn lowered_thresholds_leave_the_fingerprint() {
+fn thresholds_and_retirement_leave_the_fingerprint() {
     let fingerprint = |text: &str| Manifest::parse(text, "m").unwrap().fingerprint();
     assert_eq!(fingerprint(GOOD), fingerprint(&GOOD.replace("5m", "0s")));
     assert_ne!(fingerprint(GOOD), fingerprint(&GOOD.replace("select *", "select id")));
+    let retired =
+        GOOD.replace("[gates]", "retire = \"update customers set a = null where id in (:keys)\"\n[gates]");
+    assert_eq!(fingerprint(GOOD), fingerprint(&retired));
 }

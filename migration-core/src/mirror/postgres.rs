@@ -4,6 +4,8 @@
 //! delete and upsert are one round trip, and each statement inside has a snapshot of its own, taken
 //! after the locks before it were granted.
 
+use std::collections::HashMap;
+
 use arrow::array::RecordBatch;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -151,7 +153,11 @@ impl Mirror for Postgres {
                 });
                 Ok(Key::new(values.collect::<Result<Vec<_>>>()?))
             };
-            rows.iter().map(key).collect()
+            // In the order in which they were asked for; then those that the database spells otherwise.
+            let mut found = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
+            let places: HashMap<&Key, usize> = keys.iter().zip(0..).collect();
+            found.sort_by_key(|key| places.get(key).copied().unwrap_or(usize::MAX));
+            Ok(found)
         }
         .boxed()
     }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use arrow::array::RecordBatch;
 
 use super::{ConsistentRead, Rows};
-use crate::catalog::postgres::planned_rows;
+use crate::catalog::postgres::rows_estimate;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::connect::Connected;
 use crate::control::postgres::{control_error, no_migration};
@@ -94,7 +94,11 @@ impl ConsistentRead for Snapshot {
 
     async fn estimate(&mut self, side: Side) -> Result<u64> {
         let query = format!("select 1 from {}", source(&self.plan, side));
-        planned_rows(&mut self.transaction, &query)
+        let table = match side {
+            Side::Old => self.plan.old(),
+            Side::New => self.plan.new_table(),
+        };
+        rows_estimate(&mut self.transaction, table, &query)
             .await
             .map_err(Error::database(format!("estimating the rows of {}", described(&self.plan, side))))
     }

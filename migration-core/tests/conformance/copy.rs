@@ -27,6 +27,18 @@ pub(crate) async fn a_copy_at_a_stale_epoch_does_nothing<E: TestEngine>() {
     assert!(world.subscriptions().await.is_empty());
 }
 
+pub(crate) async fn a_copy_brings_nothing_back_once_the_new_store_is_primary<E: TestEngine>() {
+    let world = World::<E>::new(subscriptions()).await;
+    world.run("insert into customers (id, plan_a) values (1, 'gold')").await;
+    for phase in [Phase::NewPrimary, Phase::NewOnly] {
+        world.enter(phase).await;
+        let copied =
+            world.store.copy(&world.subject, world.epoch().await, &world.coerce(&[1])).await.unwrap();
+        assert_eq!(copied, Done::default());
+        assert!(world.subscriptions().await.is_empty(), "what the new store lacks was deleted there");
+    }
+}
+
 pub(crate) async fn a_repair_follows_the_phase<E: TestEngine>() {
     let world = World::<E>::new(subscriptions()).await;
     let keys = world.coerce(&[1]);

@@ -4,7 +4,7 @@ use crossfade_migration_core::connect::Engine;
 use crossfade_test_harness::TestDatabase;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sqlx::{AssertSqlSafe, Postgres, Sqlite};
+use sqlx::{AssertSqlSafe, Pool, Postgres, Sqlite, Transaction};
 use uuid::Uuid;
 
 /// An engine that the suite runs on.
@@ -24,6 +24,9 @@ pub(crate) trait TestEngine: Engine {
 
     /// The one text column that a query gives.
     fn lines(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Vec<String>>;
+
+    /// A transaction as applications begin them; of those that differ, `turn` picks one.
+    fn begin(pool: &Pool<Self>, turn: u64) -> BoxFuture<'_, Result<Transaction<'static, Self>, sqlx::Error>>;
 
     /// Bytes as a literal.
     fn bytes(content: &[u8]) -> String;
@@ -47,6 +50,10 @@ impl TestEngine for Sqlite {
 
     fn lines(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Vec<String>> {
         async move { sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await.unwrap() }.boxed()
+    }
+
+    fn begin(pool: &Pool<Self>, _: u64) -> BoxFuture<'_, Result<Transaction<'static, Self>, sqlx::Error>> {
+        pool.begin().boxed()
     }
 
     fn bytes(content: &[u8]) -> String {
@@ -73,6 +80,15 @@ impl TestEngine for Postgres {
 
     fn lines(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Vec<String>> {
         async move { sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await.unwrap() }.boxed()
+    }
+
+    fn begin(pool: &Pool<Self>, turn: u64) -> BoxFuture<'_, Result<Transaction<'static, Self>, sqlx::Error>> {
+        let begin = match turn % 3 {
+            0 => "begin isolation level read committed",
+            1 => "begin isolation level repeatable read",
+            _ => "begin isolation level serializable",
+        };
+        pool.begin_with(begin).boxed()
     }
 
     fn bytes(content: &[u8]) -> String {

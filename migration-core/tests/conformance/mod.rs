@@ -4,14 +4,16 @@ mod check;
 mod comparisons;
 mod control;
 mod copy;
-mod engine;
+pub(crate) mod engine;
 mod fence;
 mod fleet;
 mod keys;
 mod mirror;
+mod read;
 mod rows;
 mod sqlite;
-mod world;
+mod stress;
+pub(crate) mod world;
 
 /// Runs the named functions of the named modules on every engine.
 macro_rules! conformance {
@@ -84,6 +86,7 @@ conformance! {
     copy {
         a_copy_inserts_what_is_absent_and_never_overwrites,
         a_copy_at_a_stale_epoch_does_nothing,
+        a_copy_brings_nothing_back_once_the_new_store_is_primary,
         a_repair_follows_the_phase,
         keys_that_are_equal_are_retired_and_others_left,
         a_copy_of_many_keys_is_split,
@@ -102,6 +105,17 @@ conformance! {
         a_read_sees_one_moment,
         many_rows_come_in_batches,
         a_dropped_receiver_ends_the_read,
+    }
+    read {
+        while_shadowing_the_caller_gets_controls_answer,
+        mismatches_and_tallies_reach_the_control_store,
+        read_new_follows_the_ramp,
+        in_new_only_the_old_closure_is_never_called,
+        the_old_paths_guard_names_migration_and_call_site,
+        a_key_that_is_read_is_retired_if_it_is_equal,
+    }
+    stress {
+        nothing_is_lost_while_everybody_is_at_work,
     }
     check {
         sampled_keys_are_spread_over_the_table,

@@ -48,7 +48,8 @@ pub(crate) async fn a_read_sees_one_moment<E: TestEngine>() {
     assert_eq!(read.standing().epoch, Epoch(1));
     assert!(read.began_at().ends_with('Z'), "{}", read.began_at());
     assert!(!read.point().is_empty());
-    assert_eq!(read.estimate(Side::New).await.unwrap(), 0);
+    // An estimate is what the engine has at hand; it need not be right, but it must not fail.
+    read.estimate(Side::New).await.unwrap();
     let (sender, mut receiver) = mpsc::channel(4);
     assert_eq!(read.read(Side::Old, sender.clone()).await.unwrap(), 1);
     assert_eq!(read.read(Side::New, sender).await.unwrap(), 0);

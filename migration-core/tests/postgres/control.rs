@@ -118,8 +118,8 @@ async fn a_mapping_changes_in_old_only_and_thresholds_anywhere() {
 
     let history = store.history(subject.id).await.unwrap();
     let seen: Vec<_> = history.iter().map(|line| (line.from.map(|from| from.epoch), line.to.epoch)).collect();
-    let (one, two) = (Epoch(1), Epoch(2));
-    assert_eq!(seen, [(None, one), (Some(one), one), (Some(one), two), (Some(two), two)]);
+    let [one, two, three] = [1, 2, 3].map(Epoch);
+    assert_eq!(seen, [(None, one), (Some(one), two), (Some(two), three), (Some(three), three)]);
     assert_eq!(history[2].to, to);
     assert!(history[0].at.ends_with('Z') && history[0].at.contains('T'), "{}", history[0].at);
 }

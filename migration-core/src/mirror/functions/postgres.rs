@@ -163,8 +163,14 @@ fn mirror_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
         .filter_map(|name| plan.columns().iter().find(|column| column.name == *name))
         .map(|column| format!("p.{0}::{1} = t.{0}", quote(&column.name), column.sql_type))
         .collect();
+    // Under a snapshot of the whole transaction the projection may be older than the wait for the lock. A
+    // new row that another mirror has changed or removed since cannot be locked then: the call fails
+    // with 40001, where it would else write back what it still sees.
     let statements = format!(
-        "delete from {new} as t
+        "if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        perform 1 from {new} as t where {scope} for update;
+    end if;
+    delete from {new} as t
     where {scope} and not exists (select 1 from ({projection}) as p where {same});
     get diagnostics removed = row_count;
     {insert}

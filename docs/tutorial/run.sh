@@ -1,0 +1,134 @@
+#!/bin/sh
+# Plays the whole tutorial unattended, with the service running, and exits with 1 as soon as anything is off:
+#
+#     DATABASE_URL=postgres://… docs/tutorial/run.sh SAKILA_DIR
+#
+# The database must be empty; `psql` must be in PATH, and the programs `crossfade` and `rentals` as well
+# (`cargo build --bin crossfade --example rentals`). Takes about two minutes, most of them the soaking of the phases.
+set -eu
+
+if [ $# -ne 1 ] || [ -z "${DATABASE_URL:-}" ]; then
+    echo 'usage: DATABASE_URL=postgres://… docs/tutorial/run.sh SAKILA_DIR' >&2
+    exit 2
+fi
+tutorial=$(cd "$(dirname "$0")" && pwd)
+sakila=$(cd "$1" && pwd)
+folder=$(mktemp -d)
+shop=
+finish() {
+    [ -z "$shop" ] || kill "$shop" 2>/dev/null || :
+    rm -rf "$folder"
+}
+trap finish EXIT
+cd "$folder"
+
+# Runs a command that must end with the exit status given first.
+ends_with() {
+    wanted=$1
+    shift
+    echo "\$ $*"
+    status=0
+    "$@" 2>&1 || status=$?
+    if [ "$status" -ne "$wanted" ]; then
+        echo "error: exit status $status, not $wanted" >&2
+        exit 1
+    fi
+    echo
+}
+run() { ends_with 0 "$@"; }
+
+# Waits until the next gate is open, and shows it when it is not within a minute.
+until_open() {
+    tries=0
+    until crossfade advance rentals --dry-run >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 60 ]; then
+            run crossfade plan rentals
+            echo 'error: the gate has not opened within a minute' >&2
+            exit 1
+        fi
+        sleep 1
+    done
+}
+
+open_shop() {
+    echo "\$ rentals $* &"
+    echo
+    rentals "$@" >>"$folder/shop.log" 2>&1 &
+    shop=$!
+    until grep -q "^ *2 s" "$folder/shop.log"; do
+        kill -0 "$shop"
+        sleep 1
+    done
+}
+
+# Closes the shop as Ctrl-C does. Its exit status says whether anything was lost.
+close_shop() {
+    echo '^C'
+    kill -INT "$shop"
+    status=0
+    wait "$shop" || status=$?
+    shop=
+    cat "$folder/shop.log"
+    : >"$folder/shop.log"
+    echo
+    [ "$status" -eq 0 ] || exit 1
+}
+
+run sh "$tutorial/load.sh" "$sakila"
+run crossfade new rentals --old env:DATABASE_URL#customer --new env:DATABASE_URL#rental -o rentals.toml
+cp "$tutorial/rentals.toml" rentals.toml
+run crossfade check rentals.toml
+run crossfade init rentals.toml
+open_shop --bug
+run crossfade status rentals
+
+run crossfade advance rentals --ramp 5 --reason 'first customers'
+run crossfade ramp rentals 100
+ends_with 3 crossfade advance rentals
+ends_with 137 timeout -s KILL 0.5 crossfade backfill rentals
+run crossfade jobs rentals
+run crossfade backfill rentals
+until_open
+run crossfade advance rentals
+
+tries=0
+while [ "$(crossfade report rentals --limit 1 --json | tr -d ' \n')" = '[]' ]; do
+    tries=$((tries + 1))
+    [ "$tries" -le 60 ]
+    sleep 1
+done
+ends_with 3 crossfade advance rentals --ramp 10
+run crossfade experiments rentals
+run crossfade report rentals --limit 2
+close_shop
+
+run crossfade rollback rentals --reason 'the new read path forgets return dates'
+open_shop
+run crossfade backfill rentals
+until_open
+run crossfade advance rentals
+until_open
+run crossfade experiments rentals
+run crossfade advance rentals --ramp 10
+run crossfade ramp rentals 100
+until_open
+run crossfade rollback rentals --reason 'a rehearsal'
+until_open
+run crossfade advance rentals
+until_open
+
+run crossfade advance rentals
+run crossfade rollback rentals --reason 'another rehearsal'
+until_open
+run crossfade advance rentals
+run crossfade verify rentals
+until_open
+ends_with 1 crossfade advance rentals
+run crossfade advance rentals --confirm rentals
+ends_with 3 crossfade rollback rentals
+run crossfade cleanup rentals
+run crossfade advance rentals --confirm rentals
+run crossfade history rentals
+run crossfade status rentals
+close_shop
