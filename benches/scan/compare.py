@@ -151,16 +151,20 @@ def report(rows, results):
     reference = min(peers, key=best.get)
     print(f"{rows:,} rows a side, {THREADS} threads, best of {len(scan)} rounds:")
     print(f"{scan[0]['missing']:,} missing, {scan[0]['mismatched']:,} mismatched, {scan[0]['orphaned']:,} orphaned.\n")
-    print("| | best, s | median, s | processor, s | peak memory, MiB | of DuckDB's best |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| | best, s | median, s | processor, s | peak memory, MiB | of DuckDB's best | by processor |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, rounds in results.items():
         seconds = sorted(figures["seconds"] for figures in rounds)
         memory = max(figures["memory_bytes_max"] for figures in rounds) / 2**20
-        cpu = min(figures["cpu_seconds"] for figures in rounds)
-        ratio = best[name] / best[reference]
+        cpu = processor(rounds)
+        ratios = f"{best[name] / best[reference]:.3f} | {cpu / processor(results[reference]):.3f}"
         mark = " (the reference)" if name == reference else ""
         median = seconds[len(seconds) // 2]
-        print(f"| {name}{mark} | {seconds[0]:.3f} | {median:.3f} | {cpu:.2f} | {memory:.0f} | {ratio:.3f} |")
+        print(f"| {name}{mark} | {seconds[0]:.3f} | {median:.3f} | {cpu:.2f} | {memory:.0f} | {ratios} |")
+
+
+def processor(rounds):
+    return min(figures["cpu_seconds"] for figures in rounds)
 
 
 main()

@@ -367,7 +367,7 @@ impl DataFile {
                 Page::DataPage { buf, encoding: Encoding::PLAIN, .. } if stored.is_empty() => stored = buf,
                 // Our own writer makes one page of them; but more would be as right.
                 Page::DataPage { buf, encoding: Encoding::PLAIN, .. } => {
-                    stored = [stored, buf].concat().into()
+                    stored = [stored, buf].concat().into();
                 }
                 page => {
                     let detail = format!("its row hashes are stored as {}", page.encoding());
