@@ -26,7 +26,15 @@ cd "$folder"
 ends_with() {
     wanted=$1
     shift
-    echo "\$ $*"
+    # Words with spaces in them are shown as they are typed.
+    printf '$'
+    for word in "$@"; do
+        case $word in
+            *' '*) printf " '%s'" "$word" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+    echo
     status=0
     "$@" 2>&1 || status=$?
     if [ "$status" -ne "$wanted" ]; then
@@ -98,19 +106,18 @@ while [ "$(crossfade report rentals --limit 1 --json | tr -d ' \n')" = '[]' ]; d
     [ "$tries" -le 60 ]
     sleep 1
 done
+sleep 8
 ends_with 3 crossfade advance rentals --ramp 10
 run crossfade experiments rentals
 run crossfade report rentals --limit 2
 close_shop
 
-run crossfade rollback rentals --reason 'the new read path forgets return dates'
 open_shop
-run crossfade backfill rentals
-until_open
-run crossfade advance rentals
+run crossfade ramp rentals 50 --reason 'the mended release is out'
 until_open
 run crossfade experiments rentals
 run crossfade advance rentals --ramp 10
+run crossfade status rentals
 run crossfade ramp rentals 100
 until_open
 run crossfade rollback rentals --reason 'a rehearsal'
@@ -124,9 +131,9 @@ until_open
 run crossfade advance rentals
 run crossfade verify rentals
 until_open
-ends_with 1 crossfade advance rentals
+ends_with 2 crossfade advance rentals
 run crossfade advance rentals --confirm rentals
-ends_with 3 crossfade rollback rentals
+ends_with 1 crossfade rollback rentals
 run crossfade cleanup rentals
 run crossfade advance rentals --confirm rentals
 run crossfade history rentals

@@ -106,10 +106,95 @@ impl Report {
     }
 }
 
+/// A mismatch for people: one line for what differs in the same way in many elements of a sequence.
 fn mismatch(seen: &Mismatch) -> String {
     let mut text = format!("{}  epoch {}  {}  key {}\n", seen.at, seen.epoch, seen.experiment, seen.key);
+    let mut counts = BTreeMap::<String, u64>::new();
     for difference in seen.differences.as_array().into_iter().flatten() {
-        text.push_str(&format!("    {difference}\n"));
+        *counts.entry(spell(difference)).or_default() += 1;
+    }
+    for (difference, count) in counts {
+        let times = if count == 1 { String::new() } else { format!("  ({} times)", grouped(count)) };
+        text.push_str(&format!("    {difference}{times}\n"));
     }
     text
+}
+
+/// Where and how a field differs, with the values where the experiment shows them.
+fn spell(difference: &serde_json::Value) -> String {
+    let word = |name: &str| difference[name].as_str().unwrap_or_default();
+    let path = match word("path") {
+        "" => "the whole answer".to_owned(),
+        path => any_index(path),
+    };
+    let how = match word("kind") {
+        "value" => "another value",
+        "type" => "another type, or null",
+        "missing" => "only in the old store",
+        "added" => "only in the new store",
+        "length" => "another length",
+        other => other,
+    };
+    let side = |name: &str| match &difference[name] {
+        serde_json::Value::Object(shown) => shown.get("shown").map(ToString::to_string),
+        _ => None,
+    };
+    match (side("old"), side("new")) {
+        (None, None) => format!("{path}: {how}"),
+        (old, new) => {
+            let value = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+            format!("{path}: {how}: {} old, {} new", value(old), value(new))
+        }
+    }
+}
+
+/// A path with every index as `*`: `[3].lines[0].text` becomes `[*].lines[*].text`.
+fn any_index(path: &str) -> String {
+    let mut parts = path.split('[');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(']') {
+            Some((index, rest)) if index.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.push_str("[*]");
+                text.push_str(rest);
+            }
+            _ => {
+                text.push('[');
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_differs_in_many_elements_is_one_line() {
+        let field = |index: u32, old: serde_json::Value, new: serde_json::Value| serde_json::json!({ "path": format!("[{index}].due"), "kind": "type", "old": old, "new": new });
+        let shown = |value: &str| serde_json::json!({ "shown": value });
+        let seen = Mismatch {
+            at: "today".to_owned(),
+            epoch: crossfade::Epoch(4),
+            experiment: "loans.list".to_owned(),
+            key: "7".to_owned(),
+            differences: serde_json::json!([
+                field(0, "redacted".into(), "redacted".into()),
+                field(1, shown("monday"), serde_json::json!({ "shown": null })),
+                field(12, "redacted".into(), "redacted".into()),
+                { "path": "", "kind": "length", "old": "redacted", "new": "redacted" },
+                { "path": "of[x].to[2]", "kind": "added", "old": "absent", "new": "redacted" },
+            ]),
+        };
+        assert_eq!(
+            mismatch(&seen),
+            "today  epoch 4  loans.list  key 7\n    \
+             [*].due: another type, or null  (2 times)\n    \
+             [*].due: another type, or null: \"monday\" old, null new\n    \
+             of[x].to[*]: only in the new store\n    \
+             the whole answer: another length\n"
+        );
+    }
 }
