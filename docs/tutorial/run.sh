@@ -22,10 +22,8 @@ finish() {
 trap finish EXIT
 cd "$folder"
 
-# Runs a command that must end with the exit status given first.
-ends_with() {
-    wanted=$1
-    shift
+# Shows a command and runs it; $status is its exit status.
+show() {
     # Words with spaces in them are shown as they are typed.
     printf '$'
     for word in "$@"; do
@@ -37,11 +35,18 @@ ends_with() {
     echo
     status=0
     "$@" 2>&1 || status=$?
+    echo
+}
+
+# Runs a command that must end with the exit status given first.
+ends_with() {
+    wanted=$1
+    shift
+    show "$@"
     if [ "$status" -ne "$wanted" ]; then
         echo "error: exit status $status, not $wanted" >&2
         exit 1
     fi
-    echo
 }
 run() { ends_with 0 "$@"; }
 
@@ -60,7 +65,7 @@ until_open() {
 }
 
 open_shop() {
-    echo "\$ rentals $* &"
+    echo "\$ rentals${*:+ $*} &"
     echo
     rentals "$@" >>"$folder/shop.log" 2>&1 &
     shop=$!
@@ -134,7 +139,14 @@ until_open
 ends_with 2 crossfade advance rentals
 run crossfade advance rentals --confirm rentals
 ends_with 1 crossfade rollback rentals
-run crossfade cleanup rentals
+show crossfade cleanup rentals
+if [ "$status" -eq 4 ]; then
+    # Customers were written between the verification and new_only.
+    run crossfade snapshot rentals --out archive
+    run crossfade cleanup rentals --baseline archive
+elif [ "$status" -ne 0 ]; then
+    exit 1
+fi
 run crossfade advance rentals --confirm rentals
 run crossfade history rentals
 run crossfade status rentals
