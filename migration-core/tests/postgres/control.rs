@@ -69,7 +69,7 @@ async fn without_its_tables_the_control_store_says_how_to_make_them() {
     ];
     for error in errors {
         assert!(matches!(error, Error::ControlStore { .. }), "{error:?}");
-        assert_eq!(error.hint().as_deref(), Some("crossfade init MANIFEST"));
+        assert_eq!(error.hint().as_deref(), Some("crossfade init MANIFEST creates them"));
     }
 }
 
