@@ -21,6 +21,7 @@ finish() {
 }
 trap finish EXIT
 cd "$folder"
+: >shop.log
 
 # Shows a command and runs it; $status is its exit status.
 show() {
@@ -99,7 +100,17 @@ run crossfade status rentals
 run crossfade advance rentals --ramp 5 --reason 'first customers'
 run crossfade ramp rentals 100
 ends_with 3 crossfade advance rentals
-ends_with 137 timeout -s KILL 0.5 crossfade backfill rentals
+echo '$ crossfade backfill rentals'
+crossfade backfill rentals >"$folder/backfill.log" 2>&1 &
+backfill=$!
+until crossfade jobs rentals | grep -q '^job 1 '; do
+    kill -0 "$backfill"
+done
+kill -KILL "$backfill"
+wait "$backfill" 2>/dev/null || :
+cat "$folder/backfill.log"
+echo Killed
+echo
 run crossfade jobs rentals
 run crossfade backfill rentals
 until_open
