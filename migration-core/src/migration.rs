@@ -171,16 +171,22 @@ impl<DB: Engine> Migration<DB> {
         self.inner.database.control.leave(self.inner.id, &self.inner.instance).await
     }
 
-    /// The standing for a reader: adopted, and confirmed not too long ago (see [`crate::fleet`]).
-    pub(crate) async fn servable(&self) -> Result<Standing> {
-        if let Ok(standing) = self.inner.adoption.servable() {
-            return Ok(standing);
+    /// Begins a read: its standing is adopted, and confirmed not too long ago (see [`crate::fleet`]). Until
+    /// the guard is dropped, this instance reports no later epoch than the read's.
+    pub(crate) async fn begin_read(&self) -> Result<Reading<DB>> {
+        let begun = match self.inner.adoption.begin_read() {
+            Ok(standing) => Ok(standing),
+            Err(_) => {
+                // The lease may have run out, and the migration moved on by more than one epoch: ask.
+                // Whether that helped shows in how old the standing is then.
+                let _ = self.inner.renew().await;
+                self.inner.adoption.begin_read()
+            }
+        };
+        match begun {
+            Ok(standing) => Ok(Reading { migration: self.clone(), standing }),
+            Err(since) => Err(Error::LeaseLost { migration: self.name().to_owned(), since }),
         }
-        // The lease may have run out, and the migration moved on by more than one epoch: ask.
-        let asked = self.inner.renew().await;
-        self.inner.adoption.servable().map_err(|since| match asked {
-            Err(_) | Ok(()) => Error::LeaseLost { migration: self.name().to_owned(), since },
-        })
     }
 
     /// The key in its columns' types.
@@ -205,6 +211,22 @@ impl<DB: Engine> Migration<DB> {
     }
 }
 
+/// A read under way, under the standing that it began with.
+pub(crate) struct Reading<DB: Engine> {
+    migration: Migration<DB>,
+    /// Where the migration stood when the read began.
+    pub(crate) standing: Standing,
+}
+
+impl<DB: Engine> Drop for Reading<DB> {
+    fn drop(&mut self) {
+        if self.migration.inner.adoption.end_read(self.standing.epoch) {
+            // `advance` may wait for this very read.
+            self.migration.hurry();
+        }
+    }
+}
+
 impl<DB: Engine> Inner<DB> {
     /// Renews the lease, and at once again where that brought a new epoch: `advance` waits for the
     /// adoption, not for the next turn.
@@ -215,9 +237,9 @@ impl<DB: Engine> Inner<DB> {
         }
         loop {
             let adopted = self.adoption.standing();
+            let served = self.adoption.served();
             let asked = Instant::now();
-            let standing =
-                self.database.control.renew(self.id, &self.instance, adopted.epoch, LEASE_TTL).await?;
+            let standing = self.database.control.renew(self.id, &self.instance, served, LEASE_TTL).await?;
             if standing.epoch > adopted.epoch && adopted.phase == Phase::OldOnly {
                 // The mapping may have been replaced, which only old_only allows. First the plan, then
                 // the standing: nobody writes at the new epoch by the old plan.

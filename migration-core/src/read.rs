@@ -112,7 +112,9 @@ where
     {
         let migration = &self.migration;
         let key = migration.key(key)?;
-        let standing = migration.servable().await?;
+        // Held until the answer is there: no phase passes two steps ahead of a read under way.
+        let reading = migration.begin_read().await?;
+        let standing = reading.standing;
         // Sampling is the experiment's: it draws by the same hash as the ramp.
         if standing.shadows(true) {
             return self.experiment.run_rechecked(key.to_bytes(), old, new).await;
