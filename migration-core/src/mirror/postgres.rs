@@ -77,14 +77,21 @@ impl Mirror for Postgres {
             // Locked in a statement of its own: the projection below must have a snapshot that is newer
             // than the wait for a writer. A share lock lets other readers and foreign keys through and
             // holds up the writers of these keys alone.
-            let lock = format!(
+            let sql = format!(
                 "select count(*) from (select 1 {}) as locked",
                 lock_rows(plan, &is_in_arrays(plan, &bound_arrays(plan, 1)), "share")
             );
-            bind_keys(sqlx::query(AssertSqlSafe(lock)), plan, keys)
-                .execute(&mut *connection)
+            let doing = || format!("locking rows of {} to copy them", plan.old());
+            let locked = bind_keys(sqlx::query(AssertSqlSafe(sql)), plan, keys)
+                .fetch_one(&mut *connection)
                 .await
-                .map_err(Error::database(format!("locking rows of {} to copy them", plan.old())))?;
+                .and_then(|row| row.try_get::<i64, _>(0))
+                .map_err(Error::database(doing()))?;
+            // A key without a row may get one at any moment, and it may change while the insert below waits
+            // for its new row. Its name is locked, so that who creates it cannot mirror it meanwhile.
+            if locked.unsigned_abs() < keys.len() as u64 {
+                lock(connection, subject, keys).await?;
+            }
             let insert = insert_statement(plan, &bound_keys(plan, 1));
             // Mostly nothing is there yet, and an insert that need not look first takes half the time. The
             // savepoint takes it back where something is: a batch that is done again, or rows that

@@ -200,3 +200,50 @@ async fn a_repair_waits_for_a_mirror_in_flight_and_changes_nothing_of_it() {
     assert_eq!(repair.await.unwrap().unwrap(), Done { copied: 0, repaired: 1, removed: 0 });
     assert_eq!(world.subscriptions().await, ["1 b iron", "2 a tin"]);
 }
+
+#[tokio::test]
+async fn a_creator_of_a_key_waits_for_a_job_that_found_no_row_of_it() {
+    // Else the job's statement could see the row as it is created, wait for a later change of it, and put
+    // the older state over the newer.
+    for (keys, creator) in
+        [([1].as_slice(), [1].as_slice()), (&[1, 2], &[1]), (&[1], &[1, 2]), (&[1, 2], &[1, 2])]
+    {
+        for is_copy in [true, false] {
+            let (world, epoch) = dual_writing().await;
+            world.run("delete from customers").await;
+            let mut job = begin(&world, "read committed").await;
+            fence(&world, &mut job).await;
+            if is_copy {
+                Postgres::copy(&mut job, &world.subject, &world.coerce(keys)).await.unwrap();
+            } else {
+                mirror(&world, &mut job, Direction::OldToNew, keys, epoch).await.unwrap();
+            }
+            let mut write = begin(&world, "read committed").await;
+            run(&mut write, "insert into customers (id, plan_a) values (1, 'gold')").await;
+            let write = mirroring(&world, write, Direction::OldToNew, creator, epoch);
+            until_waiting(&world, 1).await;
+            job.commit().await.unwrap();
+            write.await.unwrap().unwrap();
+            assert_eq!(world.subscriptions().await, ["1 a gold"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_puts_an_older_state_over_a_newer() {
+    let (world, epoch) = dual_writing().await;
+    world.mirror(Direction::OldToNew, &[1]).await;
+    let mut write = begin(&world, "read committed").await;
+    run(&mut write, "update customers set plan_a = 'newer' where id = 1").await;
+    mirror(&world, &mut write, Direction::OldToNew, &[1], epoch).await.unwrap();
+    // What a job's statement does for a key that nothing of its own holds still.
+    let repair = running(
+        begin(&world, "read committed").await,
+        "insert into subscriptions (customer_id, slot, plan) select id, 'a', plan_a from customers where id = 1
+         on conflict (customer_id, slot) do update set plan = excluded.plan",
+    );
+    until_waiting(&world, 1).await;
+    write.commit().await.unwrap();
+    repair.await.unwrap();
+    assert_eq!(world.subscriptions().await, ["1 a gold"], "the danger is real");
+}

@@ -71,8 +71,11 @@ impl Shape {
     /// Statements that lock the old rows of the keys, in key order.
     ///
     /// A key without an old row cannot be locked by row, so that two writers who create it at once
-    /// would each mirror only what they see themselves. It is locked by name instead, and the rows are
-    /// locked again: by then the one who came first has committed, and its row is there.
+    /// would each mirror only what they see themselves, and a job would not wait for either. It is locked by
+    /// name instead, and the rows are locked again: by then the one who came first has committed, and its
+    /// row is there. Who has just created the row sees it and nobody else does, so the name is locked
+    /// in that case as well: for one key where the row is the transaction's own, for a list where it is not
+    /// surely older.
     fn lock(self, id: MigrationId, plan: &Plan) -> String {
         let id = id.0;
         match self {
@@ -87,19 +90,24 @@ impl Shape {
                 let lock = lock_rows(plan, &same, "no key update");
                 let texts: Vec<_> =
                     (1..=plan.key().len()).map(|number| format!("crossfade_c{number}::text")).collect();
-                // A row version that this transaction has written is locked by that already: mostly the
-                // application's own update, and locking it again would be written down again.
+                // A row version that this transaction has written is locked by that already (mostly it is
+                // the application's own update), and locking it again would be logged again.
                 format!(
                     "select o.xmin = pg_current_xact_id()::xid into crossfade_mine from {old} as o where {same};
-    if crossfade_mine is not true then
+    if crossfade_mine then
+        perform {name};
+    else
         perform 1 {lock};
         if not found then
-            perform pg_advisory_xact_lock(hashtextextended(array[{texts}]::text, {id}));
+            perform {name};
             perform 1 {lock};
         end if;
     end if;",
                     old = table(plan.old()),
-                    texts = texts.join(", "),
+                    name = format_args!(
+                        "pg_advisory_xact_lock(hashtextextended(array[{}]::text, {id}))",
+                        texts.join(", ")
+                    ),
                 )
             }
             Shape::Many => {
@@ -143,7 +151,9 @@ begin
         if crossfade_try = 1 then
             for crossfade_key in
                 select array[{texts}]::text from unnest({variables}) as crossfade_k({names})
-                where not exists (select 1 from {old} as o where {same})
+                where not exists (
+                    select 1 from {old} as o
+                    where {same} and age(o.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid))
                 order by 1
             loop
                 perform pg_advisory_xact_lock(hashtextextended(crossfade_key, {id}));
