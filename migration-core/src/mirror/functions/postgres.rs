@@ -50,7 +50,11 @@ impl Shape {
             };
             format!("crossfade_c{0} {of} := crossfade_k{0}::{of};", index + 1)
         });
-        list.collect::<Vec<_>>().join("\n    ")
+        let mut declarations: Vec<_> = list.collect();
+        if self == Shape::One {
+            declarations.push("crossfade_mine boolean;".to_owned());
+        }
+        declarations.join("\n    ")
     }
 
     /// What stands in place of `:keys` inside a function.
@@ -79,15 +83,22 @@ impl Shape {
                     .enumerate()
                     .map(|(index, column)| format!("o.{} = crossfade_c{}", quote(&column.name), index + 1))
                     .collect();
-                let lock = lock_rows(plan, &same.join(" and "), "no key update");
+                let same = same.join(" and ");
+                let lock = lock_rows(plan, &same, "no key update");
                 let texts: Vec<_> =
                     (1..=plan.key().len()).map(|number| format!("crossfade_c{number}::text")).collect();
+                // A row version that this transaction has written is locked by that already: mostly the
+                // application's own update, and locking it again would be written down again.
                 format!(
-                    "perform 1 {lock};
-    if not found then
-        perform pg_advisory_xact_lock(hashtextextended(array[{texts}]::text, {id}));
+                    "select o.xmin = pg_current_xact_id()::xid into crossfade_mine from {old} as o where {same};
+    if crossfade_mine is not true then
         perform 1 {lock};
+        if not found then
+            perform pg_advisory_xact_lock(hashtextextended(array[{texts}]::text, {id}));
+            perform 1 {lock};
+        end if;
     end if;",
+                    old = table(plan.old()),
                     texts = texts.join(", "),
                 )
             }
