@@ -128,7 +128,8 @@ impl Shape {
     }
 }
 
-/// Locks a list of keys: see [`Shape::lock`].
+/// Locks a list of keys: see [`Shape::lock`]. The rows are locked twice in any case: one may have been
+/// created and committed between the first time and the look for those that are not there.
 fn lock_function(id: MigrationId, plan: &Plan) -> String {
     let shape = Shape::Many;
     let numbers = 1..=plan.key().len();
@@ -158,7 +159,6 @@ begin
             loop
                 perform pg_advisory_xact_lock(hashtextextended(crossfade_key, {id}));
             end loop;
-            exit when not found;
         end if;
     end loop;
 end",
