@@ -51,10 +51,7 @@ impl Mirror for Postgres {
             };
             let binds: Vec<_> = (2..2 + plan.key().len()).map(|number| format!("${number}")).collect();
             let suffix = shape.suffix();
-            let sql = format!(
-                "select written, removed from crossfade.{function}{suffix}_{name}($1, {})",
-                binds.join(", ")
-            );
+            let sql = format!("select crossfade.{function}{suffix}_{name}($1, {})", binds.join(", "));
             let query = sqlx::query(AssertSqlSafe(sql)).bind(expected.0);
             let query = match (shape, keys) {
                 (Shape::One, [key]) => {
@@ -62,16 +59,14 @@ impl Mirror for Postgres {
                 }
                 _ => bind_key_texts(query, plan, keys),
             };
-            let row = query
+            let counts: Vec<i64> = query
                 .fetch_one(connection)
                 .await
-                .map_err(|error| fence_error(error, name, Some(expected)))?;
-            let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
-            let failed = |source| Error::Database { doing: "reading a mirror's counts".to_owned(), source };
-            Ok(Mirrored {
-                written: count("written").map_err(failed)?,
-                removed: count("removed").map_err(failed)?,
-            })
+                .map_err(|error| fence_error(error, name, Some(expected)))?
+                .try_get(0)
+                .map_err(Error::database("reading a mirror's counts"))?;
+            let count = |index: usize| counts.get(index).map_or(0, |count| count.unsigned_abs());
+            Ok(Mirrored { written: count(0), removed: count(1) })
         }
         .boxed()
     }
