@@ -134,7 +134,15 @@ pub(crate) async fn kill_backfill(
         };
         (keys_done, keys) = (done?, total?);
         let (done, total, rate) = (keys_done, Some(keys), rate? as f64);
-        progress.update(&Update { stage: Stage::Copy, done, total, rate, eta: None, waiting: None });
+        progress.update(&Update {
+            stage: Stage::Copy,
+            done,
+            total,
+            is_estimate: false,
+            rate,
+            eta: None,
+            waiting: None,
+        });
         if keys_done >= keys / 3 {
             break;
         }

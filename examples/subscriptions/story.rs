@@ -138,7 +138,7 @@ impl Story {
         };
         self.console.say("refused:");
         for condition in report.missing() {
-            self.console.detail(&condition.seen);
+            self.console.detail(&format!("{}: {}", condition.name, condition.seen));
             self.console.detail(&format!("hint: {}", condition.hint.replace("NAME", NAME)));
         }
         self.show_mismatch().await?;

@@ -2,8 +2,8 @@
 //!
 //! Owns which old data may be removed. The old store is a stale archive by then, so that equality with the new one cannot
 //! be asked of it. A key is retired only while what the projection gives for it, under lock, is what crossfade has
-//! vouched for: what the verification that opened `new_only` saw, or what the new store holds. Anything else was
-//! written behind crossfade's back: it is left, and reported.
+//! vouched for: what was equal in both stores when the old one was closed ([`crate::closing`]), what the verification
+//! before that saw, or what the new store holds. Anything else was written behind crossfade's back: it is left, and reported.
 
 mod baseline;
 mod key_hashes;
@@ -27,6 +27,7 @@ use crate::snapshot::SnapshotPair;
 use crate::workers::work_off;
 use crate::workspace::{Round, Workspace};
 use baseline::Baseline;
+pub(crate) use baseline::{closing, folder, verified};
 use plan::WorkPlan;
 use work::RetireWork;
 
@@ -102,9 +103,7 @@ pub async fn cleanup(
         Some(retire(migration, epoch, &round, &plan, options, progress, cancel).await?)
     };
     let left = last_scan::last_scan(migration, job.as_ref(), &plan.baseline, progress, cancel).await?;
-    if left.rows == 0 {
-        prune(migration, &workspace).await?;
-    }
+    prune(migration, &workspace).await?;
     Ok(Cleaned {
         clean: left.rows == 0,
         job: job.as_ref().map(|job| job.id),
