@@ -150,10 +150,15 @@ pub(crate) fn line(job: &Job) -> String {
         "job {} {}: {state}{}, {} of {} chunks, {} of {} keys; copied {}, repaired {}, removed {}, retired {}, left {}\n",
         job.id.0,
         word(serde_json::json!(job.kind)),
-        if wanted == "run" || job.state.is_finished() {
+        if job.state.is_finished() {
             String::new()
-        } else {
+        } else if wanted != "run" {
             format!(" ({wanted} requested)")
+        } else if job.chunks_leased == 0 {
+            // Running says what is wanted, not that anybody does it.
+            " (no worker is at it now)".to_owned()
+        } else {
+            String::new()
         },
         job.chunks_done,
         job.chunks,

@@ -244,7 +244,6 @@ async fn the_apps_own_schema_versions_are_left_alone() {
 
 #[tokio::test]
 async fn clocks_and_zones_of_a_projection_are_warned_of() {
-    use crossfade_migration_core::check::Proof as _;
     let warnings = async |value: &str| {
         let projection = format!("projection = \"select id, {value} as t from source where id in (:keys)\"");
         let world = World::<Sqlite>::new(documents().mapped(&projection)).await;
