@@ -15,8 +15,9 @@
 //!         └── work/             the keys to be retired, and what they must look like
 //! ```
 //!
-//! A folder that a killed run left is never gone on with; it is removed when a later round is through, as everything
-//! is that neither evidence nor an unfinished job points at.
+//! A folder that a killed run left is never gone on with; it is removed when a later round is through, as everything is
+//! but the latest verification's, the latest clean one's from before the old store was closed, the closing's, and what an
+//! unfinished job works on ([`crate::rounds::prune`] says why).
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

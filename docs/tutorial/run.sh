@@ -92,10 +92,11 @@ run crossfade status rentals
 run crossfade advance rentals --ramp 5 --reason 'first customers'
 run crossfade ramp rentals 100
 ends_with 3 crossfade advance rentals
-echo '$ crossfade backfill rentals --batch-keys-max 10 --work-percent 10'
-crossfade backfill rentals --batch-keys-max 10 --work-percent 10 >"$folder/backfill.log" 2>&1 &
+echo '$ crossfade backfill rentals --batch-keys-max 5 --work-percent 5'
+crossfade backfill rentals --batch-keys-max 5 --work-percent 5 >"$folder/backfill.log" 2>&1 &
 backfill=$!
-until crossfade jobs rentals | grep -q '^job 1 '; do
+# Progress is written down once a second.
+until crossfade jobs rentals | grep -q ', [1-9][0-9,]* of [0-9,]* keys'; do
     kill -0 "$backfill"
 done
 kill -KILL "$backfill"

@@ -17,7 +17,7 @@ const SHORTER: &[(&str, &str, &str)] = &[
 ];
 
 /// Enough for a backfill that is killed while it copies.
-const CUSTOMERS: u32 = 200;
+const CUSTOMERS: u32 = 600;
 
 fn copy_tutorial(to: &Path) {
     for name in ["run.sh", "load.sh", "rentals.toml"] {
