@@ -83,6 +83,7 @@ close_shop() {
 
 run sh "$tutorial/load.sh" "$sakila"
 run crossfade new rentals --old env:DATABASE_URL#customer --new env:DATABASE_URL#rental -o rentals.toml
+run crossfade check rentals.toml
 cp "$tutorial/rentals.toml" rentals.toml
 run crossfade check rentals.toml
 run crossfade init rentals.toml

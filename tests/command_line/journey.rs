@@ -61,6 +61,9 @@ async fn a_quiet_table_goes_through_every_phase(world: World) {
     assert_eq!(world.contacts().await, before, "cleanup takes nothing from the new table");
 
     assert_eq!(world.json(["advance", NAME])["to"]["phase"], "complete");
+    for command in ["backfill", "verify", "cleanup"] {
+        world.fail([command, NAME], 1, "the old data has been removed", "nothing is left to be done");
+    }
     let status = world.json(["status", NAME]);
     assert_eq!((&status["phase"], &status["gate"]), (&json!("complete"), &Value::Null));
     let phases: Vec<Value> = world

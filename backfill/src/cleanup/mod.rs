@@ -23,7 +23,7 @@ use crate::migration::Migration;
 use crate::progress::{Progress, Stage};
 use crate::queue::{Change, Job, JobId, JobKind, JobSpec, Opened, Tunables};
 use crate::rounds::prune;
-use crate::snapshot::SnapshotPair;
+use crate::snapshot::{Side, Snapshot, SnapshotPair};
 use crate::workers::work_off;
 use crate::workspace::{Round, Workspace};
 use baseline::Baseline;
@@ -81,6 +81,10 @@ pub async fn cleanup(
     let (round, plan) = match unfinished(migration, epoch).await? {
         Some((round, plan)) => (round, plan),
         None => {
+            if let Some(folder) = &options.baseline {
+                // Said before both tables are exported for nothing.
+                Snapshot::open(Side::Old.folder(folder))?;
+            }
             let round = workspace.begin_cleanup()?;
             let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;
             if standing.epoch != epoch {
