@@ -41,13 +41,24 @@ pub async fn export(
     cancel: &Cancel,
 ) -> Result<Exported> {
     clear_unfinished(out)?;
-    let mut read = migration.store.read_both(&migration.subject).await?;
+    let read = migration.store.read_both(&migration.subject).await?;
+    export_read(migration, read, out, progress, cancel).await
+}
+
+/// Exports what a consistent read sees, into a folder without a finished pair.
+pub(crate) async fn export_read(
+    migration: &Migration,
+    mut read: Box<dyn ConsistentRead>,
+    out: &Path,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Exported> {
     let standing = read.standing();
     for side in [Side::Old, Side::New] {
         let meter = {
             let (_, stage) = about(side);
             let estimate = read.estimate(about(side).0).await?;
-            Meter::new(progress, stage, 0, Some(estimate))
+            Meter::estimated(progress, stage, estimate)
         };
         export_side(migration, read.as_mut(), side, out, &meter, cancel).await?;
         meter.finish();

@@ -54,13 +54,15 @@
 //!
 //! - [`export`] reads both stores as of one moment into a pair of snapshots;
 //! - [`queue`] keeps jobs, cut into chunks that workers in any number of processes lease;
-//! - [`copy`] brings over what a scan has found, [`cleanup`] takes moved data out of the old store;
+//! - [`copy`] brings over what a scan has found, [`cleanup`] takes moved data out of the old store, by what it was when
+//!   [`closing`] ended its being written;
 //! - [`verify`] compares fresh snapshots, looks again under lock and records the evidence;
 //! - [`rounds`] does all of it until nothing is found, in a [`workspace`];
 //! - [`progress`] says how far things are, and why they wait; [`Cancel`] stops them at a safe place.
 
 mod cancel;
 pub mod cleanup;
+pub mod closing;
 pub mod copy;
 mod durable;
 mod error;

@@ -89,6 +89,7 @@ enum Instead {
     Advance,
     Nothing,
     CleanUp,
+    Done,
 }
 
 impl Instead {
@@ -99,6 +100,7 @@ impl Instead {
                 "nothing has to be copied any more; the old store is a stale archive".to_owned()
             }
             Instead::CleanUp => format!("crossfade cleanup {migration} removes what was moved"),
+            Instead::Done => "nothing is left to be done".to_owned(),
         }
     }
 }
@@ -115,9 +117,10 @@ fn flow(phase: Phase, is_reversible: bool) -> std::result::Result<Flow, Refusal>
             "the new store decides, and the manifest has no mapping.reverse to bring the old one up to date with",
             Instead::Nothing,
         )),
-        Phase::NewOnly | Phase::Complete => {
+        Phase::NewOnly => {
             Err(("the old store is a stale archive, which nothing is copied from or to", Instead::CleanUp))
         }
+        Phase::Complete => Err(("the old data has been removed", Instead::Done)),
     }
 }
 

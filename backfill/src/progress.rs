@@ -1,8 +1,10 @@
 //! How far something is: what bars are drawn from.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossfade_migration_core::gate::grouped;
 use serde::Serialize;
 
 use crate::queue::Waiting;
@@ -29,6 +31,21 @@ pub enum Stage {
     LastScan,
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Stage::ExportOld => "export old",
+            Stage::ExportNew => "export new",
+            Stage::Scan => "scan",
+            Stage::Copy => "copy",
+            Stage::Recheck => "recheck",
+            Stage::Baseline => "baseline",
+            Stage::Retire => "retire",
+            Stage::LastScan => "last scan",
+        })
+    }
+}
+
 /// Why nothing happens at the moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,8 +66,10 @@ pub struct Update {
     pub stage: Stage,
     /// How much is done, in the stage's unit.
     pub done: u64,
-    /// How much there is, where it is known; for an export it is the database's estimate.
+    /// How much there is, where it is known.
     pub total: Option<u64>,
+    /// Whether that is the database's estimate, as it is while something is exported.
+    pub is_estimate: bool,
     /// How much is done per second, since this process began on the stage.
     pub rate: f64,
     /// How long the rest takes at that rate.
@@ -58,6 +77,22 @@ pub struct Update {
     pub eta: Option<Duration>,
     /// Why nothing happens, while nothing happens.
     pub waiting: Option<Wait>,
+}
+
+impl Update {
+    /// Whether the stage is through. What an estimate promised may be reached long before.
+    pub fn is_over(&self) -> bool {
+        !self.is_estimate && self.total == Some(self.done)
+    }
+
+    /// How much is done of how much, with its thousands marked off: `9,412 of about 20,000`.
+    pub fn extent(&self) -> String {
+        let about = if self.is_estimate { "about " } else { "" };
+        match self.total {
+            None => grouped(self.done),
+            Some(total) => format!("{} of {about}{}", grouped(self.done), grouped(total)),
+        }
+    }
 }
 
 /// Hears how far things are.
@@ -100,13 +135,22 @@ struct State {
     base: u64,
     done: u64,
     total: Option<u64>,
+    is_estimate: bool,
     waiting: Option<Wait>,
     told: Option<Instant>,
 }
 
 impl<'a> Meter<'a> {
     pub(crate) fn new(progress: &'a dyn Progress, stage: Stage, done: u64, total: Option<u64>) -> Self {
-        let state = State { base: done, done, total, waiting: None, told: None };
+        Self::begin(progress, stage, State::new(done, total))
+    }
+
+    /// One of which only the database's estimate is known, until it is over.
+    pub(crate) fn estimated(progress: &'a dyn Progress, stage: Stage, estimate: u64) -> Self {
+        Self::begin(progress, stage, State { is_estimate: true, ..State::new(0, Some(estimate)) })
+    }
+
+    fn begin(progress: &'a dyn Progress, stage: Stage, state: State) -> Self {
         let meter = Meter { progress, stage, started: Instant::now(), state: Mutex::new(state) };
         meter.tell(|_| {});
         meter
@@ -147,6 +191,7 @@ impl<'a> Meter<'a> {
     pub(crate) fn finish(&self) {
         self.tell(|state| {
             state.total = Some(state.done);
+            state.is_estimate = false;
             state.waiting = None;
             state.told = None;
         });
@@ -168,13 +213,19 @@ impl<'a> Meter<'a> {
 }
 
 fn measured(stage: Stage, state: &State, elapsed: Duration) -> Update {
-    let &State { base, done, total, .. } = state;
+    let &State { base, done, total, is_estimate, .. } = state;
     let seconds = elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { done.saturating_sub(base) as f64 / seconds } else { 0.0 };
     let left = total.map(|total| total.saturating_sub(done));
     let eta =
         left.filter(|_| rate > 0.0).and_then(|left| Duration::try_from_secs_f64(left as f64 / rate).ok());
-    Update { stage, done, total, rate, eta, waiting: state.waiting.clone() }
+    Update { stage, done, total, is_estimate, rate, eta, waiting: state.waiting.clone() }
+}
+
+impl State {
+    fn new(done: u64, total: Option<u64>) -> State {
+        State { base: done, done, total, is_estimate: false, waiting: None, told: None }
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +233,19 @@ mod tests {
     use super::*;
 
     fn state(base: u64, done: u64, total: Option<u64>) -> State {
-        State { base, done, total, waiting: None, told: None }
+        State { done, ..State::new(base, total) }
+    }
+
+    #[test]
+    fn an_estimate_is_one_until_the_stage_is_over() {
+        let told = Mutex::new(Vec::new());
+        let progress = |update: &Update| {
+            told.lock().unwrap().push((update.done, update.total, update.is_estimate, update.is_over()));
+        };
+        let meter = Meter::estimated(&progress, Stage::ExportOld, 0);
+        meter.add(20);
+        meter.finish();
+        assert_eq!(*told.lock().unwrap(), [(0, Some(0), true, false), (20, Some(20), false, true)]);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crossfade_migration_core::gate::EvidenceKind;
+use crossfade_migration_core::gate::{Evidence, EvidenceKind};
 use serde::Serialize;
 
 use crate::cancel::Cancel;
+use crate::cleanup::{closing, folder, verified};
 use crate::copy::{CopyReport, copy};
 use crate::error::{Error, Result};
 use crate::findings::Findings;
@@ -145,22 +146,25 @@ async fn unfinished(migration: &Migration, epoch: i64) -> Result<Option<PathBuf>
     })
 }
 
-/// Removes the rounds that neither evidence nor an unfinished job points at.
+/// Removes every round that nothing can need any more. Gates go by what is recorded, never by a folder, so that there are
+/// four reasons to keep one: the latest verification's findings can be looked at and copied; the latest clean one from before
+/// the old store was closed, and the closing itself, say what cleanup may remove; an unfinished job works on it.
 ///
 /// # Errors
 /// [`Error::Io`], or what the database answers.
 pub async fn prune(migration: &Migration, workspace: &Workspace) -> Result<()> {
-    let mut kept = Vec::new();
     let evidence = migration.control.evidence(migration.subject.id).await?;
-    kept.extend(
-        evidence
-            .iter()
-            .filter(|evidence| evidence.kind == EvidenceKind::Verification)
-            .filter_map(|evidence| evidence.details.get("snapshot")?.as_str().map(PathBuf::from)),
-    );
+    let mut kept = needed(&evidence);
     let jobs = migration.queue.jobs(migration.subject.id).await?;
     kept.extend(jobs.into_iter().filter(|job| !job.state.is_finished()).map(|job| job.source));
     workspace.prune(&kept)
+}
+
+/// The folders that evidence, newest first, is still needed with.
+fn needed(evidence: &[Evidence]) -> Vec<PathBuf> {
+    let latest = evidence.iter().find(|evidence| evidence.kind == EvidenceKind::Verification);
+    let folders = [latest.and_then(folder), verified(evidence), closing(evidence)];
+    folders.into_iter().flatten().map(Path::to_owned).collect()
 }
 
 #[derive(Default)]
@@ -188,6 +192,31 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_kept_for_the_latest_findings_and_for_cleanup_alone() {
+        use crossfade_migration_core::phase::{Epoch, Phase};
+        let evidence = |kind, phase, faults, folder: &str| Evidence {
+            kind,
+            epoch: Epoch(1),
+            phase,
+            faults,
+            age: std::time::Duration::ZERO,
+            details: serde_json::json!({ "snapshot": folder }),
+        };
+        use EvidenceKind::{Check, Closing, Verification};
+        let mut all = vec![
+            evidence(Verification, Phase::NewPrimary, 3, "found"),
+            evidence(Check, Phase::NewPrimary, 0, "no folder of ours"),
+            evidence(Verification, Phase::NewPrimary, 0, "clean"),
+            evidence(Verification, Phase::ReadNew, 0, "before"),
+            evidence(Verification, Phase::DualWrite, 2, "long before"),
+        ];
+        assert_eq!(needed(&all), ["found", "clean"].map(PathBuf::from));
+        all.insert(0, evidence(Closing, Phase::NewPrimary, 0, "closed"));
+        assert_eq!(needed(&all), ["found", "clean", "closed"].map(PathBuf::from));
+        assert!(needed(&[]).is_empty());
+    }
 
     #[test]
     fn only_the_first_findings_are_copied_without_a_second_look() {

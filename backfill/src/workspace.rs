@@ -8,18 +8,24 @@
 //!     │   ├── old/, new/        the pair of snapshots
 //!     │   ├── findings/         what their scan found
 //!     │   └── confirmed/        of that, what still differed when it was looked at again under lock
-//!     └── cleanup-0002/         one folder per cleanup, numbered with the rounds
+//!     ├── closing-0002/         both stores at the moment in which the old one was closed
+//!     │   └── old/, new/        the pair of snapshots
+//!     └── cleanup-0003/         one folder per cleanup, numbered with the rounds
 //!         ├── old/, new/        the pair of snapshots
 //!         └── work/             the keys to be retired, and what they must look like
 //! ```
 //!
-//! A folder that a killed run left is never gone on with; it is removed when a later round is through, as everything
-//! is that neither evidence nor an unfinished job points at.
+//! A folder that a killed run left is never gone on with; it is removed when a later round is through, as everything is
+//! but the latest verification's, the latest clean one's from before the old store was closed, the closing's, and what an
+//! unfinished job works on ([`crate::rounds::prune`] says why).
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+
+/// What a folder's name begins with, by what it is for.
+const KINDS: [&str; 3] = ["round-", "closing-", "cleanup-"];
 
 /// The file that says whether somebody works here.
 const LOCK_FILE: &str = "in-use";
@@ -62,7 +68,15 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`] or [`Error::DiskFull`].
     pub fn begin_round(&self) -> Result<Round> {
-        self.begin("round")
+        self.begin(KINDS[0])
+    }
+
+    /// A new, empty folder for the stores as they are when the old one is closed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::DiskFull`].
+    pub fn begin_closing(&self) -> Result<Round> {
+        self.begin(KINDS[1])
     }
 
     /// A new, empty folder for a cleanup.
@@ -70,7 +84,7 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`] or [`Error::DiskFull`].
     pub fn begin_cleanup(&self) -> Result<Round> {
-        self.begin("cleanup")
+        self.begin(KINDS[2])
     }
 
     /// Removes all rounds but those that one of `kept` is, or lies in.
@@ -88,7 +102,7 @@ impl Workspace {
 
     fn begin(&self, kind: &str) -> Result<Round> {
         let number = self.rounds()?.iter().map(|(number, _)| *number).max().unwrap_or(0) + 1;
-        let folder = self.folder.join(format!("{kind}-{number:04}"));
+        let folder = self.folder.join(format!("{kind}{number:04}"));
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         Ok(Round { folder })
     }
@@ -100,7 +114,7 @@ impl Workspace {
             let entry = entry.map_err(Error::io("list", &self.folder))?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let number = name.strip_prefix("round-").or_else(|| name.strip_prefix("cleanup-"));
+            let number = KINDS.iter().find_map(|kind| name.strip_prefix(kind));
             if let Some(number) = number.and_then(|number| number.parse().ok()) {
                 rounds.push((number, entry.path()));
             }

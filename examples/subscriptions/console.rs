@@ -67,33 +67,18 @@ impl Console {
 
 impl Progress for Console {
     fn update(&self, update: &Update) {
-        let Update { stage, done, total, rate, .. } = update;
+        let Update { stage, done, rate, .. } = update;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = match *told {
             None => true,
             // The end of a stage is told once, however soon it comes.
-            Some((last, before, _)) if *total == Some(*done) => (last, before) != (*stage, *done),
+            Some((last, before, _)) if update.is_over() => (last, before) != (*stage, *done),
             Some((_, _, at)) => at.elapsed() >= PROGRESS_EVERY,
         };
         if is_due && *done > 0 {
             *told = Some((*stage, *done, Instant::now()));
-            let total = total.map_or_else(|| "?".to_owned(), grouped);
-            let (done, rate) = (grouped(*done), grouped(*rate as u64));
-            self.say(&format!("{:<10} {done:>9} of {total:<9} {rate:>9} /s", name(*stage)));
+            self.say(&format!("{stage:<10} {:>22} {:>9} /s", update.extent(), grouped(*rate as u64)));
         }
-    }
-}
-
-fn name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::ExportOld => "export old",
-        Stage::ExportNew => "export new",
-        Stage::Scan => "scan",
-        Stage::Copy => "copy",
-        Stage::Recheck => "recheck",
-        Stage::Baseline => "baseline",
-        Stage::Retire => "retire",
-        Stage::LastScan => "last scan",
     }
 }
 

@@ -1,10 +1,10 @@
 //! The jobs of the migration, as the command line runs them, and one that is killed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use crossfade::backfill::cleanup::{Cleaned, CleanupOptions, cleanup};
-use crossfade::backfill::export::export;
+use crossfade::backfill::closing::{self, Closed};
 use crossfade::backfill::progress::{Progress, Stage, Update};
 use crossfade::backfill::queue::{Change, Job, JobKind, Tunables};
 use crossfade::backfill::rounds::{BackfillOptions, Backfilled, backfill};
@@ -12,7 +12,7 @@ use crossfade::backfill::scan::ScanOptions;
 use crossfade::backfill::verify::{Verification, verify};
 use crossfade::backfill::workspace::Workspace;
 use crossfade::backfill::{Cancel, Migration};
-use crossfade::{AnyDatabase, DatabaseUrl, Operator};
+use crossfade::{AnyDatabase, DatabaseUrl, Operator, Order};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -88,24 +88,24 @@ pub(crate) async fn run_verify(
     Ok(verify(&migration, &round, &ScanOptions::default(), progress, &Cancel::new()).await?)
 }
 
-/// `crossfade snapshot --out`.
-pub(crate) async fn run_snapshot(
+/// `crossfade advance`, by which nothing writes the old store any more.
+pub(crate) async fn close(
     operator: &Operator,
-    out: &Path,
+    files: &Files,
+    order: &Order,
     progress: &dyn Progress,
-) -> Result<(), Failure> {
-    export(&migration(operator).await?, out, progress, &Cancel::new()).await?;
-    Ok(())
+) -> Result<Closed, Failure> {
+    let migration = migration(operator).await?;
+    Ok(closing::close(operator, &migration, order, &files.work(), progress, &Cancel::new()).await?)
 }
 
-/// `crossfade cleanup`, perhaps with `--baseline`.
+/// `crossfade cleanup`.
 pub(crate) async fn run_cleanup(
     operator: &Operator,
     files: &Files,
-    baseline: Option<PathBuf>,
     progress: &dyn Progress,
 ) -> Result<Cleaned, Failure> {
-    let options = CleanupOptions { baseline, tunables: None };
+    let options = CleanupOptions::default();
     Ok(cleanup(&migration(operator).await?, &files.work(), &options, progress, &Cancel::new()).await?)
 }
 
@@ -134,7 +134,15 @@ pub(crate) async fn kill_backfill(
         };
         (keys_done, keys) = (done?, total?);
         let (done, total, rate) = (keys_done, Some(keys), rate? as f64);
-        progress.update(&Update { stage: Stage::Copy, done, total, rate, eta: None, waiting: None });
+        progress.update(&Update {
+            stage: Stage::Copy,
+            done,
+            total,
+            is_estimate: false,
+            rate,
+            eta: None,
+            waiting: None,
+        });
         if keys_done >= keys / 3 {
             break;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade::core::gate::grouped;
-use crossfade::{Error, GateReport, Manifest, Operator, Order, Ramp, Request, Side};
+use crossfade::{Error, GateReport, Manifest, Moved, Operator, Order, Ramp, Request, Side};
 use sqlx::SqlitePool;
 
 use crate::console::Console;
@@ -138,7 +138,7 @@ impl Story {
         };
         self.console.say("refused:");
         for condition in report.missing() {
-            self.console.detail(&condition.seen);
+            self.console.detail(&format!("{}: {}", condition.name, condition.seen));
             self.console.detail(&format!("hint: {}", condition.hint.replace("NAME", NAME)));
         }
         self.show_mismatch().await?;
@@ -180,7 +180,7 @@ impl Story {
         let verified = jobs::run_verify(&self.operator, &self.files, &self.console).await?;
         let found = verified.differences.found();
         self.console.say(&format!("verified in reverse: {found} differences, {} healed", verified.healed));
-        self.advance(100.0).await?;
+        self.close().await?;
         match self.traffic.forgotten_report().await {
             Err(error) => self.console.say(&format!("a report that nobody thought of is refused: {error}")),
             Ok(()) => return Err("the old path still answers".into()),
@@ -191,24 +191,14 @@ impl Story {
     async fn clean_up(&mut self) -> Result<(), Failure> {
         self.console.act("The old data is removed");
         let (operator, files, console) = (&self.operator, &self.files, &self.console);
-        let mut cleaned = jobs::run_cleanup(operator, files, None, console).await?;
+        let cleaned = jobs::run_cleanup(operator, files, console).await?;
         console.say(&format!(
             "{} customers retired, {} left alone",
             grouped(cleaned.retired),
             grouped(cleaned.keys_left)
         ));
         if !cleaned.clean {
-            // Nobody has written the old store since it was closed: what it holds now may go.
-            console
-                .detail("written after the verification, and again since: named as a baseline, they may go");
-            let baseline = files.folder.join("baseline");
-            jobs::run_snapshot(operator, &baseline, console).await?;
-            cleaned = jobs::run_cleanup(operator, files, Some(baseline), console).await?;
-            console.say(&format!(
-                "{} customers retired, {} left",
-                grouped(cleaned.retired),
-                grouped(cleaned.keys_left)
-            ));
+            return Err(format!("written past crossfade: customers {}", cleaned.left.join(", ")).into());
         }
         self.advance(100.0).await?;
         self.watch(2).await
@@ -237,27 +227,33 @@ impl Story {
         Ok(self.carry_out(Request::Ramp(Ramp::from_percent(percent)?)).await?)
     }
 
-    async fn carry_out(&mut self, request: Request) -> Result<(), Error> {
-        let order = Order {
-            decided_at: None,
-            request,
-            actor: ACTOR.to_owned(),
-            reason: None,
-            force: false,
-            dry_run: false,
-            patience: PATIENCE,
-        };
+    /// `crossfade advance --confirm`, by which nothing writes the old store any more.
+    async fn close(&mut self) -> Result<(), Failure> {
+        let order = order(Request::Advance { ramp: Ramp::FULL });
         self.traffic.take_slowest_write();
-        let moved = self.operator.carry_out(NAME, &order).await?;
+        let closed = jobs::close(&self.operator, &self.files, &order, &self.console).await?;
+        self.entered(closed.moved, "entered");
+        match closed.unrecorded {
+            None => Ok(()),
+            Some(why) => Err(format!("what the stores were at that moment is not known: {why}").into()),
+        }
+    }
+
+    async fn carry_out(&mut self, request: Request) -> Result<(), Error> {
+        self.traffic.take_slowest_write();
+        let moved = self.operator.carry_out(NAME, &order(request)).await?;
+        self.entered(moved, if matches!(request, Request::Rollback) { "rolled back" } else { "entered" });
+        Ok(())
+    }
+
+    fn entered(&mut self, moved: Moved, verb: &str) {
         let slowest = self.traffic.take_slowest_write();
         self.console.set_standing(moved.to);
-        let verb = if matches!(request, Request::Rollback) { "rolled back" } else { "entered" };
         self.console.say(&format!(
             "{verb} (epoch {}); writers held up for {:.1} ms, all instances there after {:.0} ms",
             moved.to.epoch, moved.pause_ms, moved.adopted_ms
         ));
         self.report.changed(moved, slowest);
-        Ok(())
     }
 
     /// Lets the traffic run for some shares of the time, and says what it has done.
@@ -343,6 +339,18 @@ impl Story {
     async fn look(&self) -> Result<(), Failure> {
         self.console.set_standing(self.operator.overview(NAME).await?.registered.standing);
         Ok(())
+    }
+}
+
+fn order(request: Request) -> Order {
+    Order {
+        decided_at: None,
+        request,
+        actor: ACTOR.to_owned(),
+        reason: None,
+        force: false,
+        dry_run: false,
+        patience: PATIENCE,
     }
 }
 

@@ -107,7 +107,7 @@ pub enum Error {
     },
 
     /// A gate that is not open.
-    #[error("migration {migration} may not enter {} yet: {}", .report.to, spell_missing(.report))]
+    #[error("migration {migration} may not enter {} yet:{}", .report.to, spell_missing(.report))]
     Refused {
         /// The migration.
         migration: String,
@@ -274,10 +274,13 @@ impl Error {
             Error::Registered { .. } => {
                 "roll back to old_only first, or register the new mapping under another name".to_owned()
             }
-            Error::Refused { report, .. } => {
-                let mut hints: Vec<_> = report.missing().map(|condition| condition.hint.as_str()).collect();
-                hints.dedup();
-                hints.join("; ")
+            Error::Refused { migration, report } => {
+                let missing: Vec<_> = report.missing().collect();
+                match missing.as_slice() {
+                    [condition] => condition.hint.clone(),
+                    // Each has its own beside it.
+                    _ => format!("crossfade plan {migration} shows how far each of them is"),
+                }
             }
             Error::Conflict { migration, .. } => {
                 format!("crossfade status {migration} shows where it stands; decide again")
@@ -374,12 +377,16 @@ fn spell_have(instances: &[String]) -> String {
     }
 }
 
+/// What is missing, one line each; where there are several, each with what would fix it.
 fn spell_missing(report: &GateReport) -> String {
-    report
-        .missing()
-        .map(|condition| format!("{}: {}", condition.name, condition.seen))
-        .collect::<Vec<_>>()
-        .join("; ")
+    let missing: Vec<_> = report.missing().collect();
+    if let [condition] = missing.as_slice() {
+        return format!(" {}: {}", condition.name, condition.seen);
+    }
+    missing
+        .iter()
+        .map(|condition| format!("\n  {}: {}\n    hint: {}", condition.name, condition.seen, condition.hint))
+        .collect()
 }
 
 fn spell_known(names: &[String]) -> String {

@@ -61,6 +61,8 @@ pub enum EvidenceKind {
     Reversal,
     /// A scan looked for data that cleanup has left.
     Cleanup,
+    /// Both stores were exported as of the moment in which the old one was closed.
+    Closing,
 }
 
 impl EvidenceKind {
@@ -71,14 +73,14 @@ impl EvidenceKind {
             EvidenceKind::Verification => "verification",
             EvidenceKind::Reversal => "reversal",
             EvidenceKind::Cleanup => "cleanup",
+            EvidenceKind::Closing => "closing",
         }
     }
 
     /// Reads a name that [`Self::as_str`] wrote.
     pub fn parse(text: &str) -> Option<EvidenceKind> {
-        [EvidenceKind::Check, EvidenceKind::Verification, EvidenceKind::Reversal, EvidenceKind::Cleanup]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        use EvidenceKind::{Check, Cleanup, Closing, Reversal, Verification};
+        [Check, Verification, Reversal, Cleanup, Closing].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -149,8 +151,38 @@ pub struct Condition {
     pub met: bool,
     /// What was seen and what is asked for, in numbers.
     pub seen: String,
+    /// What was seen, as a number, where it is one: a count, a share from 0 to 1, a ratio, or seconds.
+    pub value: Option<f64>,
+    /// What that number is held against.
+    pub limit: Option<f64>,
     /// What would fix it.
     pub hint: String,
+    /// Whether [`crate::operate::Operator::prove`] may meet it at once.
+    #[serde(skip)]
+    pub is_provable: bool,
+}
+
+impl Condition {
+    fn new(name: &'static str, met: bool, seen: impl Into<String>, hint: impl Into<String>) -> Condition {
+        Condition {
+            name,
+            met,
+            seen: seen.into(),
+            value: None,
+            limit: None,
+            hint: hint.into(),
+            is_provable: false,
+        }
+    }
+
+    fn provable(self, kind: EvidenceKind) -> Condition {
+        let is_provable = matches!(kind, EvidenceKind::Check | EvidenceKind::Reversal);
+        Condition { is_provable, ..self }
+    }
+
+    fn numbers(self, value: f64, limit: f64) -> Condition {
+        Condition { value: Some(value), limit: Some(limit), ..self }
+    }
 }
 
 /// A gate's verdict.
@@ -203,12 +235,12 @@ pub fn evaluate(situation: &Situation<'_>) -> Option<GateReport> {
         Phase::Complete => conditions.push(if situation.is_retirable {
             clean(situation, EvidenceKind::Cleanup)
         } else {
-            Condition {
-                name: "old data removed",
-                met: false,
-                seen: "the manifest has no mapping.retire, so nothing can be removed".to_owned(),
-                hint: "write the statements that take the moved data out of the old store as mapping.retire, then `crossfade init` again".to_owned(),
-            }
+            Condition::new(
+                "old data removed",
+                false,
+                "the manifest has no mapping.retire, so nothing can be removed",
+                "write the statements that take the moved data out of the old store as mapping.retire, then `crossfade init` again",
+            )
         }),
     }
     Some(GateReport { to, open: conditions.iter().all(|condition| condition.met), conditions })
@@ -216,42 +248,36 @@ pub fn evaluate(situation: &Situation<'_>) -> Option<GateReport> {
 
 fn everyone_has_adopted(situation: &Situation<'_>) -> Condition {
     let behind = situation.behind;
-    Condition {
-        name: "instances adopted",
-        met: behind.is_empty(),
-        seen: if behind.is_empty() {
-            format!("every live instance has adopted epoch {}", situation.standing.epoch)
-        } else {
-            format!(
-                "{} not adopted epoch {}: {}",
-                if behind.len() == 1 { "1 has".to_owned() } else { format!("{} have", behind.len()) },
-                situation.standing.epoch,
-                behind.join(", ")
-            )
-        },
-        hint: "wait for them, or stop them: a stopped instance is forgotten when its lease runs out"
-            .to_owned(),
-    }
+    let epoch = situation.standing.epoch;
+    let seen = match behind {
+        [] => format!("every live instance has adopted epoch {epoch}"),
+        [one] => format!("1 has not adopted epoch {epoch}: {one}"),
+        several => format!("{} have not adopted epoch {epoch}: {}", several.len(), several.join(", ")),
+    };
+    let hint = "wait for them, or stop them: a stopped instance is forgotten when its lease runs out";
+    Condition::new("instances adopted", behind.is_empty(), seen, hint).numbers(behind.len() as f64, 0.0)
 }
 
 fn soaked(situation: &Situation<'_>) -> Condition {
-    let asked = situation.thresholds.soak_min;
-    Condition {
-        name: "soak",
-        met: situation.stood >= asked,
-        seen: format!("{} of {} in {}", spell(situation.stood), spell(asked), situation.standing),
-        hint: format!("wait {}; gates.soak_min sets it", spell(asked.saturating_sub(situation.stood))),
-    }
+    let (stood, asked) = (situation.stood, situation.thresholds.soak_min);
+    Condition::new(
+        "soak",
+        stood >= asked,
+        format!("{} of {} in {}", spell(stood), spell(asked), situation.standing),
+        format!("wait {}; gates.soak_min sets it", spell(asked.saturating_sub(stood))),
+    )
+    .numbers(stood.as_secs_f64(), asked.as_secs_f64())
 }
 
 fn at_full_ramp(situation: &Situation<'_>) -> Condition {
     let Standing { phase, ramp, .. } = situation.standing;
-    Condition {
-        name: "ramp",
-        met: ramp == Ramp::FULL,
-        seen: format!("{phase} at {ramp} of 100 %"),
-        hint: format!("crossfade ramp {} 100", situation.migration),
-    }
+    Condition::new(
+        "ramp",
+        ramp == Ramp::FULL,
+        format!("{phase} at {ramp} of 100 %"),
+        format!("crossfade ramp {} 100", situation.migration),
+    )
+    .numbers(ramp.percent() / 100.0, 1.0)
 }
 
 fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
@@ -271,94 +297,129 @@ fn clean(situation: &Situation<'_>, kind: EvidenceKind) -> Condition {
         }
         EvidenceKind::Reversal => ("reverse path", prove),
         EvidenceKind::Cleanup => ("old data removed", format!("crossfade cleanup {migration}")),
+        // No gate asks for it: without it, cleanup has the verification to go by.
+        EvidenceKind::Closing => ("closing", String::new()),
+    };
+    let Some(fresh) = fresh else {
+        let seen = match situation.evidence.iter().find(|evidence| evidence.kind == kind) {
+            None => format!("none at epoch {epoch}"),
+            Some(stale) => format!("the last one belongs to epoch {}, not {epoch}", stale.epoch),
+        };
+        return Condition::new(name, false, seen, hint).provable(kind);
     };
     let limit = situation.thresholds.evidence_age_max;
-    let (met, seen) = match fresh {
-        None => (
-            false,
-            match situation.evidence.iter().find(|evidence| evidence.kind == kind) {
-                None => format!("none at epoch {epoch}"),
-                Some(stale) => format!("the last one belongs to epoch {}, not {epoch}", stale.epoch),
-            },
-        ),
-        Some(evidence) if evidence.age > limit => {
-            (false, format!("{} old; the limit is {}", spell(evidence.age), spell(limit)))
-        }
-        Some(evidence) => (
-            evidence.faults == 0,
-            format!("{}, {} ago", counted(evidence.faults, "fault"), spell(evidence.age)),
-        ),
-    };
-    Condition { name, met, seen, hint }
+    if fresh.age > limit {
+        let seen = format!("{} old; the limit is {}", spell(fresh.age), spell(limit));
+        return Condition::new(name, false, seen, hint)
+            .numbers(fresh.age.as_secs_f64(), limit.as_secs_f64())
+            .provable(kind);
+    }
+    let seen = format!("{}, {} ago", counted(fresh.faults, "fault"), spell(fresh.age));
+    Condition::new(name, fresh.faults == 0, seen, hint).numbers(fresh.faults as f64, 0.0).provable(kind)
 }
 
 fn compared(situation: &Situation<'_>) -> Vec<Condition> {
     let Thresholds { comparisons_min, mismatch_rate_max, latency_ratio_max, .. } = *situation.thresholds;
-    let comparisons = situation.comparisons;
-    let mut conditions = vec![Condition {
-        name: "comparisons",
-        met: comparisons.compared >= comparisons_min,
-        seen: format!("{} of {} comparisons", grouped(comparisons.compared), grouped(comparisons_min)),
-        hint: format!(
-            "let the shadow reads run on, or raise the sample with `crossfade ramp {} 100`",
-            situation.migration
-        ),
-    }];
-    if comparisons.compared == 0 && comparisons_min == 0 {
+    let Comparisons { compared, mismatched, dropped, mismatch_rate_bound: bound, latency_ratio } =
+        situation.comparisons;
+    let migration = situation.migration;
+    let mut conditions = vec![
+        Condition::new(
+            "comparisons",
+            compared >= comparisons_min,
+            format!("{} of {}", grouped(compared), grouped(comparisons_min)),
+            format!("let the shadow reads run on, or raise the sample with `crossfade ramp {migration} 100`"),
+        )
+        .numbers(compared as f64, comparisons_min as f64),
+    ];
+    if compared == 0 && comparisons_min == 0 {
         // The operator has put on record that this migration is judged without shadow reads.
         return conditions;
     }
-    conditions.push(Condition {
-        name: "mismatches",
-        met: comparisons.mismatch_rate_bound <= mismatch_rate_max,
-        seen: format!(
-            "mismatches {}; bound {:.1e}, limit {:.0e}",
-            grouped(comparisons.mismatched),
-            comparisons.mismatch_rate_bound,
-            mismatch_rate_max
-        ),
-        hint: if comparisons.mismatched == 0 {
-            "more comparisons lower the bound".to_owned()
-        } else {
-            format!("crossfade report {} shows which fields differ", situation.migration)
-        },
-    });
+    conditions.push(
+        Condition::new(
+            "mismatches",
+            bound <= mismatch_rate_max,
+            format!(
+                "{} seen; they may be up to {} of all reads, limit {}",
+                grouped(mismatched),
+                percent(bound),
+                percent(mismatch_rate_max)
+            ),
+            if mismatched == 0 {
+                "more comparisons lower the bound".to_owned()
+            } else {
+                format!("crossfade report {migration} shows which fields differ")
+            },
+        )
+        .numbers(bound, mismatch_rate_max),
+    );
     // Dropped calls are the ones that might have differed: the rest is judged only if they are as
     // rare as the mismatches may be.
-    let chosen = comparisons.compared + comparisons.dropped;
-    let dropped_share = if chosen == 0 { 0.0 } else { comparisons.dropped as f64 / chosen as f64 };
-    conditions.push(Condition {
-        name: "dropped comparisons",
-        met: dropped_share <= mismatch_rate_max,
-        seen: format!("{} of {} dropped; limit {:.0e} of them", grouped(comparisons.dropped), grouped(chosen), mismatch_rate_max),
-        hint: "raise the experiment's limits (in flight, timeout) or lower the sample, then let it run at a new epoch".to_owned(),
-    });
-    if let Some(ratio) = comparisons.latency_ratio {
-        conditions.push(Condition {
-            name: "latency",
-            met: ratio <= latency_ratio_max,
-            seen: format!(
-                "the new path's p99 is {ratio:.2} times the old path's; limit {latency_ratio_max:.2}"
+    let chosen = compared + dropped;
+    let share = if chosen == 0 { 0.0 } else { dropped as f64 / chosen as f64 };
+    conditions.push(
+        Condition::new(
+            "dropped comparisons",
+            share <= mismatch_rate_max,
+            format!(
+                "{} of {} ({}), limit {}",
+                grouped(dropped),
+                grouped(chosen),
+                percent(share),
+                percent(mismatch_rate_max)
             ),
-            hint: "look for a missing index in the new read path".to_owned(),
-        });
+            "raise the experiment's limits (in flight, timeout) or lower the sample, then let it run at a new epoch",
+        )
+        .numbers(share, mismatch_rate_max),
+    );
+    if let Some(ratio) = latency_ratio {
+        conditions.push(
+            Condition::new(
+                "latency",
+                ratio <= latency_ratio_max,
+                format!(
+                    "the new path's p99 is {ratio:.2} times the old path's; limit {latency_ratio_max:.2}"
+                ),
+                "look for a missing index in the new read path",
+            )
+            .numbers(ratio, latency_ratio_max),
+        );
     }
     conditions
 }
 
 fn old_path_is_quiet(situation: &Situation<'_>) -> Condition {
     let asked = situation.thresholds.old_path_quiet_min;
-    let idle = situation.old_path_idle;
-    Condition {
-        name: "old path quiet",
-        met: idle.is_none_or(|idle| idle >= asked),
-        seen: match idle {
-            None => "the old path was not used at this epoch".to_owned(),
-            Some(idle) => format!("last used {} ago, asked for {}", spell(idle), spell(asked)),
-        },
-        hint: "find the callers that still use the old path; their spans and log lines name the migration"
-            .to_owned(),
+    let hint = "find the callers that still use the old path; their spans and log lines name the migration";
+    match situation.old_path_idle {
+        None => {
+            Condition::new("old path quiet", true, "the old path was not used at this epoch".to_owned(), hint)
+        }
+        Some(idle) => Condition::new(
+            "old path quiet",
+            idle >= asked,
+            format!("last used {} ago, asked for {}", spell(idle), spell(asked)),
+            hint,
+        )
+        .numbers(idle.as_secs_f64(), asked.as_secs_f64()),
     }
+}
+
+/// A share from 0 to 1 as people say it, to two digits: `0.96 %`. Rounded up, so that nothing reads better than it is.
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent.is_nan() || percent <= 0.0 {
+        return "0 %".to_owned();
+    }
+    // Two digits of any number; beyond a dozen places there is nothing to tell.
+    let places = (1.0 - percent.log10().floor()).clamp(0.0, 12.0) as usize;
+    let unit = 10_f64.powi(places as i32);
+    // What is a round number but for the way in which floating point numbers are kept stays one.
+    let rounded = (percent * unit - 1e-6).ceil() / unit;
+    let text = format!("{rounded:.places$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text} %")
 }
 
 /// A duration to two units, as people say it: `1h 5m`, `12s`, `340ms`.
@@ -492,6 +553,25 @@ mod tests {
     #[test]
     fn nothing_lies_behind_complete() {
         assert_eq!(evaluate(&situation(Phase::Complete, &Thresholds::default(), &[])), None);
+    }
+
+    #[test]
+    fn shares_are_said_in_percent() {
+        let said = [0.0, 1.0, 0.5, 0.001, 0.009_6, 0.961, 0.000_320_1, 3.2e-7, f64::NAN].map(percent);
+        assert_eq!(said, ["0 %", "100 %", "50 %", "0.1 %", "0.96 %", "97 %", "0.033 %", "0.000032 %", "0 %"]);
+    }
+
+    #[test]
+    fn conditions_have_their_numbers_beside_the_words() {
+        let thresholds = Thresholds::default();
+        let mut situation = situation(Phase::ShadowRead, &thresholds, &[]);
+        situation.comparisons =
+            Comparisons { compared: 9_412, mismatch_rate_bound: 3.2e-3, ..Comparisons::default() };
+        let report = evaluate(&situation).unwrap();
+        let json = serde_json::to_value(report.missing().collect::<Vec<_>>()).unwrap();
+        assert_eq!((json[0]["value"].as_f64(), json[0]["limit"].as_f64()), (Some(9_412.0), Some(10_000.0)));
+        assert_eq!((json[1]["value"].as_f64(), json[1]["limit"].as_f64()), (Some(3.2e-3), Some(1e-3)));
+        assert_eq!(json[1]["seen"], "0 seen; they may be up to 0.32 % of all reads, limit 0.1 %");
     }
 
     #[test]

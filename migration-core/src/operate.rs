@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::check::{CheckFault, CheckReport};
 use crate::connect::AnyDatabase;
-use crate::control::{Account, AuditRecord, Registered, Registration};
+use crate::control::{Account, AuditRecord, Registered, Registration, Unseen, Witness};
 use crate::error::{Error, Result};
 use crate::fleet::{self, Instance};
 use crate::gate::{self, Comparisons, Evidence, EvidenceKind, GateReport, Situation};
@@ -212,6 +212,14 @@ impl Operator {
     /// another operator was faster, [`Error::FenceTimeout`] when transactions in flight held on too long;
     /// [`Error::Unadopted`] when the change *was* made and instances lag behind it.
     pub async fn carry_out(&self, name: &str, order: &Order) -> Result<Moved> {
+        self.carry_out_before(name, order, &Unseen).await
+    }
+
+    /// As [`Operator::carry_out`]; the change itself is made before a witness.
+    ///
+    /// # Errors
+    /// Those of [`Operator::carry_out`], and the witness's own: nothing has changed then.
+    pub async fn carry_out_before(&self, name: &str, order: &Order, witness: &dyn Witness) -> Result<Moved> {
         let control = &self.database.control;
         let registered = control.migration(name).await?;
         if let Some(expected) = order.decided_at.filter(|epoch| *epoch != registered.standing.epoch) {
@@ -255,7 +263,7 @@ impl Operator {
             forced: moved.forced,
             evidence: serde_json::to_value(&moved.gate).unwrap_or_default(),
         };
-        let changed = control.change(&registered, to, &account, order.patience).await?;
+        let changed = control.change_before(&registered, to, &account, order.patience, witness).await?;
         moved.pause_ms = changed.pause.as_secs_f64() * 1e3;
         let begun = Instant::now();
         self.await_adoption(&registered, to, order.patience).await?;

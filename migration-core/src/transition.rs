@@ -97,6 +97,16 @@ pub fn is_irreversible(from: Phase, request: Request, reversible: bool) -> bool 
     }
 }
 
+/// Whether granting `request` ends the writing of the old store: what it holds from then on is an archive.
+pub fn closes_old(from: Phase, request: Request, reversible: bool) -> bool {
+    let Request::Advance { .. } = request else { return false };
+    match from {
+        Phase::ReadNew => !reversible,
+        Phase::NewPrimary => reversible,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +152,29 @@ mod tests {
         );
         assert!(is_irreversible(Phase::ReadNew, Request::Advance { ramp: Ramp::FULL }, false));
         assert!(!is_irreversible(Phase::ReadNew, Request::Advance { ramp: Ramp::FULL }, true));
+    }
+
+    #[test]
+    fn the_old_store_is_closed_by_the_step_after_which_nothing_writes_it() {
+        use crate::phase::Mirroring;
+        let is_written = |phase: Phase, reversible: bool| match at(phase).mirroring(true) {
+            Mirroring::OldToNew => true,
+            Mirroring::NewToOld => reversible,
+            Mirroring::Off => phase.primary() == crate::phase::Side::Old,
+        };
+        let advance = Request::Advance { ramp: Ramp::FULL };
+        for reversible in [true, false] {
+            for phase in Phase::ALL {
+                let Some(next) = phase.next() else { continue };
+                let closes = is_written(phase, reversible) && !is_written(next, reversible);
+                assert_eq!(
+                    closes_old(phase, advance, reversible),
+                    closes,
+                    "{phase}, reversible {reversible}"
+                );
+            }
+        }
+        assert!(!closes_old(Phase::NewPrimary, Request::Rollback, true));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use crossfade::backfill::Migration;
+use crossfade::backfill::closing::{self, Closed};
 use crossfade::core::transition;
 use crossfade::{Epoch, Moved, Order, Phase, Ramp, Request};
 
@@ -11,6 +13,8 @@ use super::confirm::Confirm;
 use super::connection::Connection;
 use super::failure::Failure;
 use super::output::Output;
+use super::progress::{self, Shown};
+use super::work::WorkFolder;
 
 /// How an order is given.
 #[derive(Debug, Args)]
@@ -49,7 +53,8 @@ impl Manner {
 /// Enter the next phase.
 ///
 /// The gate in front of it is judged afresh; where it is shut, the command says what is missing in numbers and exits
-/// with 3. Entering new_only can never be undone and is confirmed by the migration's name.
+/// with 3. Entering new_only can never be undone and is confirmed by the migration's name; with that step both tables are
+/// exported as of that moment, so that cleanup knows what the old data was.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  crossfade advance subscriptions --ramp 1\n  crossfade advance subscriptions --dry-run\n  crossfade advance subscriptions --confirm subscriptions"
@@ -63,6 +68,12 @@ pub(crate) struct Advance {
     /// Pass a shut gate; needs --reason. Both are in the history for ever.
     #[arg(long, requires = "reason")]
     force: bool,
+    /// Do not export both tables at the step after which nothing writes the old one. Cleanup then leaves keys that were
+    /// written between the last verification and that step, and again afterwards.
+    #[arg(long)]
+    no_snapshot: bool,
+    #[command(flatten)]
+    folder: WorkFolder,
     #[command(flatten)]
     manner: Manner,
 }
@@ -84,9 +95,38 @@ impl Advance {
                 self.manner.confirm.step(&what, &self.name, output)?;
             }
         }
+        let is_closing = transition::closes_old(from, request, registered.manifest.is_reversible());
+        if is_closing && !self.no_snapshot && !order.dry_run {
+            let migration = Migration::new(operator.database(), operator.subject(&registered).await?);
+            let (progress, cancel) = (Shown::new(output), progress::cancel_on_interrupt(output));
+            let closed =
+                closing::close(&operator, &migration, &order, &self.folder.root, &progress, &cancel).await?;
+            output.result(&closed, closed_text);
+            return Ok(ExitCode::SUCCESS);
+        }
         let moved = operator.carry_out(&self.name, &order).await?;
         output.result(&moved, text);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// How the old store was closed, for people.
+fn closed_text(closed: &Closed) -> String {
+    let kept = match (&closed.snapshot, &closed.unrecorded) {
+        (Some(folder), _) => {
+            format!("both stores as of this step are in {}; cleanup goes by them\n", folder.display())
+        }
+        (None, why) => format!(
+            "the step is made, but both stores as of it were not kept: {}\ncleanup goes by the verification, and leaves keys \
+             that were written between it and this step\n",
+            why.as_deref().unwrap_or("nothing was seen")
+        ),
+    };
+    let moved = text(&closed.moved);
+    // What to do next stays the last line.
+    match moved.find("next: ") {
+        Some(at) => format!("{}{kept}{}", &moved[..at], &moved[at..]),
+        None => moved + &kept,
     }
 }
 

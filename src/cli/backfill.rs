@@ -15,7 +15,9 @@ use super::work::{self, Scanning, Tuning, Work, WorkFolder};
 ///
 /// A killed run is gone on with by the same command. Exits with 4 when something is left after the last round.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  crossfade backfill subscriptions --workers 4")]
+#[command(
+    after_help = "Examples:\n  crossfade backfill subscriptions --workers 4\n  crossfade backfill subscriptions --batch-keys-max 200 --work-percent 25"
+)]
 pub(crate) struct Backfill {
     /// The migration.
     name: String,

@@ -38,6 +38,9 @@ pub(crate) fn text(name: &str, report: &CheckReport) -> String {
     for fault in &report.faults {
         text.push_str(&format!("fault: {}\n  hint: {}\n", fault.message, fault.hint));
     }
+    for warning in &report.warnings {
+        text.push_str(&format!("warning: {}\n  hint: {}\n", warning.message, warning.hint));
+    }
     if report.faults.is_empty() {
         text.push_str("the manifest fits the tables\n");
     }

@@ -17,7 +17,9 @@ use super::work::{Tuning, Work};
 /// Each batch is one transaction that locks its old rows first. Run it on as many hosts as you like, on the same findings:
 /// workers share the job through the control store. A killed run is gone on with by the same command.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  crossfade copy subscriptions --findings findings/monday --workers 4")]
+#[command(
+    after_help = "Examples:\n  crossfade copy subscriptions --findings findings/monday --workers 4\n  crossfade copy subscriptions --findings findings/monday --batch-keys-max 200 --work-percent 25"
+)]
 pub(crate) struct Copy {
     /// The migration.
     name: String,

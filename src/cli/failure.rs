@@ -14,7 +14,7 @@ const USAGE: u8 = 2;
 const REFUSED: u8 = 3;
 /// Differences were found.
 pub(crate) const DIFFERENCES: u8 = 4;
-/// Waiting for instances timed out.
+/// Waiting, for instances or for what `crossfade wait` was told, timed out.
 const UNADOPTED: u8 = 5;
 
 /// Why a command failed.
@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     Exists(PathBuf),
     #[error("{what}")]
     Usage { what: String, hint: String },
+    #[error("{}", super::wait::timed_out(*waited, seen))]
+    TimedOut { waited: std::time::Duration, seen: String, migration: String },
     #[error("{what} was not confirmed")]
     Unconfirmed { what: String, migration: String },
     #[error(transparent)]
@@ -42,6 +44,7 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Core(error) => core_status(error),
+            Failure::TimedOut { .. } => UNADOPTED,
             Failure::Backfill(crossfade::backfill::Error::Core(error)) => core_status(error),
             Failure::Backfill(_) => FAILED,
             Failure::Usage { .. } | Failure::NoControlStore | Failure::Unconfirmed { .. } => USAGE,
@@ -57,6 +60,9 @@ impl Failure {
             Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
             Failure::Usage { hint, .. } => Some(hint.clone()),
             Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),
+            Failure::TimedOut { migration, .. } => Some(format!(
+                "crossfade status {migration} shows where it stands; a longer --timeout waits on"
+            )),
             Failure::Core(error) => error.hint(),
             Failure::Backfill(error) => error.hint(),
             Failure::File { source, .. } | Failure::Io(source) => io_hint(source),

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use crossfade::backfill::queue::{self, Change, Job, JobId, Queue, Request};
-use crossfade::core::gate::grouped;
+use crossfade::backfill::queue::{self, Change, Job, JobId, Queue, Request, Tunables};
+use crossfade::core::gate::{counted, grouped};
 use std::sync::Arc;
 
 use super::connection::Connection;
 use super::failure::Failure;
 use super::output::Output;
+use super::work::Tuning;
 
 /// List the jobs of a migration, newest first.
 #[derive(Debug, Args)]
@@ -114,34 +115,20 @@ impl Cancel {
 pub(crate) struct Tune {
     #[command(flatten)]
     choice: Choice,
-    /// Workers in each process.
-    #[arg(long)]
-    workers: Option<u32>,
-    /// Keys in one transaction, at most.
-    #[arg(long)]
-    batch_keys_max: Option<u32>,
-    /// How long one transaction should take, in milliseconds.
-    #[arg(long)]
-    batch_ms: Option<u32>,
-    /// The share of its time that a worker works, in percent; the rest it leaves to the application.
-    #[arg(long)]
-    work_percent: Option<u32>,
+    #[command(flatten)]
+    tuning: Tuning,
 }
 
 impl Tune {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
-        let Tune { choice, workers, batch_keys_max, batch_ms, work_percent } = self;
-        choice
-            .change(connection, output, |job| {
-                let mut tunables = job.tunables;
-                let set = |value: &mut u32, wanted: Option<u32>| *value = wanted.unwrap_or(*value);
-                set(&mut tunables.workers, workers);
-                set(&mut tunables.batch_keys_max, batch_keys_max);
-                set(&mut tunables.batch_ms, batch_ms);
-                set(&mut tunables.work_percent, work_percent);
-                Change::Tune(tunables.clamped())
-            })
-            .await
+        let Tune { choice, tuning } = self;
+        if !tuning.is_anything_said() {
+            return Err(Failure::Usage {
+                what: "nothing was said of how the job is to run".to_owned(),
+                hint: "crossfade tune --help lists what can be changed".to_owned(),
+            });
+        }
+        choice.change(connection, output, |job| Change::Tune(tuning.over(job.tunables).clamped())).await
     }
 }
 
@@ -158,14 +145,20 @@ pub(crate) fn line(job: &Job) -> String {
     let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let state = word(serde_json::json!(job.state));
     let wanted = word(serde_json::json!(job.requested));
+    let Tunables { workers, batch_keys_max, batch_ms, work_percent } = job.tunables;
     let mut line = format!(
         "job {} {}: {state}{}, {} of {} chunks, {} of {} keys; copied {}, repaired {}, removed {}, retired {}, left {}\n",
         job.id.0,
         word(serde_json::json!(job.kind)),
-        if wanted == "run" || job.state.is_finished() {
+        if job.state.is_finished() {
             String::new()
-        } else {
+        } else if wanted != "run" {
             format!(" ({wanted} requested)")
+        } else if job.chunks_leased == 0 {
+            // Running says what is wanted, not that anybody does it.
+            " (no worker is at it now)".to_owned()
+        } else {
+            String::new()
         },
         job.chunks_done,
         job.chunks,
@@ -177,6 +170,12 @@ pub(crate) fn line(job: &Job) -> String {
         grouped(job.done.retired),
         grouped(job.done.kept),
     );
+    if !job.state.is_finished() {
+        line.push_str(&format!(
+            "  workers {workers}, at most {} and {batch_ms} ms in one transaction, working {work_percent} % of the time\n",
+            counted(batch_keys_max.into(), "key")
+        ));
+    }
     if let Some(error) = &job.error {
         line.push_str(&format!("  {error}\n"));
     }

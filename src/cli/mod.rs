@@ -22,6 +22,7 @@ mod scan;
 mod snapshot;
 mod status;
 mod verify;
+mod wait;
 mod work;
 
 use std::process::ExitCode;
@@ -41,7 +42,7 @@ use output::Output;
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate refused, 4 differences found, 5 waiting for instances timed out.\n\n\
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a gate refused, 4 differences found, 5 waiting timed out.\n\n\
                   A first migration:\n  crossfade new subscriptions --old env:DATABASE_URL#customers --new env:DATABASE_URL#subscriptions -o subscriptions.toml\n  \
                   crossfade check subscriptions.toml\n  crossfade init subscriptions.toml\n  crossfade advance subscriptions\n  crossfade status subscriptions"
 )]
@@ -64,6 +65,7 @@ enum Command {
     Init(init::Init),
     Status(status::Status),
     Plan(plan::Plan),
+    Wait(wait::Wait),
     History(history::History),
     Advance(advance::Advance),
     Ramp(ramp::Ramp),
@@ -110,6 +112,7 @@ async fn run(command: Command, connection: &Connection, output: Output) -> Resul
         Command::Init(command) => command.run(connection, output).await,
         Command::Status(command) => command.run(connection, output).await,
         Command::Plan(command) => command.run(connection, output).await,
+        Command::Wait(command) => command.run(connection, output).await,
         Command::History(command) => command.run(connection, output).await,
         Command::Advance(command) => command.run(connection, output).await,
         Command::Ramp(command) => command.run(connection, output).await,

@@ -25,6 +25,9 @@ struct Line {
     bar: Option<ProgressBar>,
     told: Option<Instant>,
     waiting: Option<Wait>,
+    done: u64,
+    /// When it last got on.
+    moved: Instant,
     is_over: bool,
 }
 
@@ -41,14 +44,21 @@ impl Progress for Shown {
             bar: self.output.is_interactive().then(|| bar(update.stage)),
             told: None,
             waiting: None,
+            done: update.done,
+            moved: Instant::now(),
             is_over: false,
         });
-        let is_over = update.total == Some(update.done);
+        if line.done != update.done {
+            line.done = update.done;
+            line.moved = Instant::now();
+        }
+        let is_over = update.is_over();
+        let rest = rest(update, line.moved.elapsed());
         match &line.bar {
             Some(bar) => {
                 bar.set_length(update.total.unwrap_or(update.done).max(update.done));
                 bar.set_position(update.done);
-                bar.set_message(rest(update));
+                bar.set_message(format!("{}  {rest}", update.extent()));
                 if is_over {
                     bar.finish();
                 } else if bar.is_finished() {
@@ -69,14 +79,7 @@ impl Progress for Shown {
                 line.waiting.clone_from(&update.waiting);
                 if is_over || is_new || line.told.is_none_or(|told| told.elapsed() >= LINE_EVERY) {
                     line.told = Some(Instant::now());
-                    let total =
-                        update.total.map(|total| format!(" of {}", grouped(total))).unwrap_or_default();
-                    let rest = rest(update);
-                    self.output.note(&format!(
-                        "{}: {}{total}  {rest}",
-                        name(update.stage),
-                        grouped(update.done)
-                    ));
+                    self.output.note(&format!("{}: {}  {rest}", update.stage, update.extent()));
                 }
             }
         }
@@ -84,29 +87,21 @@ impl Progress for Shown {
 }
 
 fn bar(stage: Stage) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:>12} {bar:30} {human_pos} of {human_len}  {msg}");
-    let bar = ProgressBar::new(0).with_prefix(name(stage));
+    let style = ProgressStyle::with_template("{prefix:>12} {bar:30} {msg}");
+    let bar = ProgressBar::new(0).with_prefix(stage.to_string());
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
 
-fn name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::ExportOld => "export old",
-        Stage::ExportNew => "export new",
-        Stage::Scan => "scan",
-        Stage::Copy => "copy",
-        Stage::Recheck => "recheck",
-        Stage::Baseline => "baseline",
-        Stage::Retire => "retire",
-        Stage::LastScan => "last scan",
-    }
-}
-
-fn rest(update: &Update) -> String {
-    if let Some(waiting) = &update.waiting {
+/// What follows how far a stage is: why nothing happens, or how fast it goes.
+fn rest(update: &Update, still: Duration) -> String {
+    // One worker of several finds nothing to take at the end of a job: that is worth a word only while all of them wait.
+    let is_told = |waiting: &&Wait| {
+        **waiting != Wait::Queue(Waiting::Others) || (still >= LINE_EVERY && !update.is_over())
+    };
+    if let Some(waiting) = update.waiting.as_ref().filter(is_told) {
         return match waiting {
             Wait::Queue(Waiting::Paused) => "waiting: the job is paused".to_owned(),
             Wait::Queue(Waiting::Others) => "waiting: other workers hold all that is left".to_owned(),

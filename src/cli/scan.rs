@@ -31,6 +31,9 @@ pub(crate) struct Scan {
     /// The folder to write findings to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Compare a snapshot of an older epoch. What is found can be looked at; it counts for no gate, and is not copied.
+    #[arg(long)]
+    stale: bool,
     #[command(flatten)]
     scanning: Scanning,
 }
@@ -44,8 +47,7 @@ impl Scan {
         pair.require(&Requirements {
             migration: plan.name().to_owned(),
             manifest_hash: plan.fingerprint().to_owned(),
-            // Older snapshots may be looked at; what they show counts for no gate, and is not copied.
-            epoch_min: 0,
+            epoch_min: if self.stale { 0 } else { u64::try_from(standing.epoch.0).unwrap_or(0) },
         })?;
         let taken_at = pair.old().manifest().epoch;
         if i64::try_from(taken_at) != Ok(standing.epoch.0) {

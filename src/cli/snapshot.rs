@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use crossfade::Phase;
 use crossfade::backfill::export::export;
 use crossfade::core::gate::counted;
 
@@ -25,6 +26,18 @@ pub(crate) struct Snapshot {
     out: PathBuf,
 }
 
+/// What such a snapshot is good for. From `new_only` on the old store is an archive: nothing is compared with it.
+fn next(name: &str, out: &std::path::Path, phase: Phase) -> String {
+    let folder = out.display();
+    match phase {
+        Phase::NewOnly => format!(
+            "next: look at what is left in {folder}/old; crossfade cleanup {name} --baseline {folder} removes it"
+        ),
+        Phase::Complete => String::new(),
+        _ => format!("next: crossfade scan {name} --snapshot {folder} --out DIR"),
+    }
+}
+
 impl Snapshot {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let Work { migration, progress, cancel } = Work::open(&self.name, connection, output).await?;
@@ -41,14 +54,13 @@ impl Snapshot {
         });
         output.result(&document, |_| {
             format!(
-                "{}: {} and {} at {} (epoch {})\nnext: crossfade scan {} --snapshot {} --out DIR",
+                "{}: {} and {} at {} (epoch {})\n{}",
                 self.out.display(),
                 counted(exported.pair.old().rows(), "old row"),
                 counted(exported.pair.new_side().rows(), "new row"),
                 new.started_at,
                 exported.standing.epoch,
-                self.name,
-                self.out.display()
+                next(&self.name, &self.out, exported.standing.phase)
             )
         });
         Ok(ExitCode::SUCCESS)

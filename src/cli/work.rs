@@ -23,18 +23,42 @@ pub(crate) struct WorkFolder {
     pub(crate) root: PathBuf,
 }
 
-/// How jobs run.
+/// How jobs run. A job that is gone on with keeps its own settings, which `crossfade tune` changes.
 #[derive(Debug, Args)]
 pub(crate) struct Tuning {
-    /// Workers of this process.
+    /// Workers in each process.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
+    /// Keys in one transaction, at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch_keys_max: Option<u32>,
+    /// How long one transaction should take, in milliseconds.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(5..=1_000))]
+    batch_ms: Option<u32>,
+    /// The share of its time that a worker works, in percent; the rest it leaves to the application.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    work_percent: Option<u32>,
 }
 
 impl Tuning {
     /// The settings of a new job; the engine's own where nothing was said.
     pub(crate) fn tunables(&self, migration: &Migration) -> Option<Tunables> {
-        self.workers.map(|workers| Tunables { workers, ..migration.tunables })
+        self.is_anything_said().then(|| self.over(migration.tunables))
+    }
+
+    /// These settings, but for what was said.
+    pub(crate) fn over(&self, present: Tunables) -> Tunables {
+        Tunables {
+            workers: self.workers.unwrap_or(present.workers),
+            batch_keys_max: self.batch_keys_max.unwrap_or(present.batch_keys_max),
+            batch_ms: self.batch_ms.unwrap_or(present.batch_ms),
+            work_percent: self.work_percent.unwrap_or(present.work_percent),
+        }
+    }
+
+    /// Whether there is a word on any of them.
+    pub(crate) fn is_anything_said(&self) -> bool {
+        [self.workers, self.batch_keys_max, self.batch_ms, self.work_percent].iter().any(Option::is_some)
     }
 }
 

@@ -89,7 +89,10 @@ async fn what_was_found_at_an_older_epoch_is_not_copied(world: World) {
     world.succeed(["ramp", NAME, "50"]);
     let copy = ["copy", NAME, "--findings", "findings"];
     world.fail(copy, 1, "was made at epoch 2, and the migration is at epoch 3", "crossfade backfill");
-    let looked_at = world.run(["scan", NAME, "--snapshot", "snapshot", "--out", "older"], 4);
+    let scan = ["scan", NAME, "--snapshot", "snapshot", "--out", "older"];
+    world.fail(scan, 1, "began in epoch 2, but epoch 3 or later is needed", "take the snapshot again");
+    assert!(!world.path("older").exists());
+    let looked_at = world.run(scan.into_iter().chain(["--stale"]), 4);
     assert!(looked_at.stderr.contains("warning: the snapshot began in epoch 2"), "{looked_at}");
     world.fail(["copy", NAME, "--findings", "older"], 1, "was made at epoch 2", "crossfade backfill");
     assert_eq!(world.contacts().await, "");

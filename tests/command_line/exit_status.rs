@@ -13,6 +13,8 @@ on_both_engines!(
     an_instance_that_does_not_adopt_is_5,
     a_rehearsal_changes_nothing,
     what_cannot_be_asked_for_is_said,
+    each_missing_condition_has_a_line_and_a_hint,
+    waiting_ends_with_what_it_waited_for_or_with_5,
 );
 
 #[test]
@@ -24,6 +26,12 @@ fn wrong_usage_is_2() {
         &["ramp", NAME, "some"],
         &["nonsense"],
         &["backfill", NAME, "--workers", "0"],
+        &["copy", NAME, "--findings", "findings", "--work-percent", "101"],
+        &["backfill", NAME, "--batch-keys-max", "0"],
+        &["wait", NAME],
+        &["wait", NAME, "--phase", "read_new", "--gate-open"],
+        &["wait", NAME, "--phase", "readnew"],
+        &["wait", NAME, "--gate-open", "--timeout", "soon"],
         &["new", NAME, "--old", "env:DATABASE_URL", "--new", "env:DATABASE_URL#t"],
     ] {
         let finished = binary().args(arguments).run();
@@ -120,7 +128,8 @@ async fn an_instance_that_does_not_adopt_is_5(world: World) {
     assert_one_error(&late, "1 instance has not adopted it: frozen-1", "stop the instance");
     // The change was made: the next step is what may not be taken before the instance has adopted it.
     assert_eq!(world.json(["status", NAME])["phase"], "dual_write");
-    world.fail(["advance", NAME], 3, "frozen-1", "wait for");
+    let refused = world.fail(["advance", NAME], 3, "frozen-1", "crossfade plan contacts");
+    assert!(refused.stderr.contains("    hint: wait for them, or stop them"), "{refused}");
     world.fail(["ramp", NAME, "50", "--patience", "0"], 5, "frozen-1", "stop the instance");
     assert_eq!(world.json(["status", NAME])["ramp_percent"], 100.0);
 }
@@ -167,6 +176,63 @@ async fn what_cannot_be_asked_for_is_said(world: World) {
     world.succeed(["advance", NAME]);
     world.fail(["ramp", NAME, "100"], 1, "already at 100", hint);
     interrupted(&world).await;
+}
+
+async fn each_missing_condition_has_a_line_and_a_hint(world: World) {
+    world.fill(10).await;
+    let manifest = Manifest { gates: "comparisons_min = 1000", ..Manifest::default() };
+    std::fs::write(world.manifest_path(), manifest.text()).unwrap();
+    world.init();
+    world.succeed(["advance", NAME]);
+    let reason = ["--force", "--reason", "a rehearsal"];
+    world.succeed(["advance", NAME].into_iter().chain(reason));
+    let refused =
+        world.fail(["advance", NAME], 3, "may not enter read_new yet:\n  soak: ", "crossfade plan contacts");
+    for line in [
+        "  comparisons: 0 of 1,000",
+        "    hint: let the shadow reads run on, or raise the sample with `crossfade ramp contacts 100`",
+        "  mismatches: 0 seen; they may be up to 100 % of all reads, limit 0.1 %",
+        "    hint: more comparisons lower the bound",
+    ] {
+        assert!(refused.stderr.lines().any(|found| found == line), "no {line:?} in\n{refused}");
+    }
+    let missing = document(&world.crossfade(["advance", NAME, "--json"]).run())["gate"]["missing"].clone();
+    assert_eq!((&missing[1]["value"], &missing[1]["limit"]), (&0.0.into(), &1000.0.into()), "{missing}");
+    assert_eq!((&missing[2]["value"], &missing[2]["limit"]), (&1.0.into(), &0.001.into()), "{missing}");
+}
+
+async fn waiting_ends_with_what_it_waited_for_or_with_5(world: World) {
+    world.fill(10).await;
+    world.init();
+    let waited = world.json(["wait", NAME, "--gate-open", "--timeout", "1m"]);
+    assert_eq!((&waited["reached"], &waited["gate"]["to"]), (&true.into(), &"dual_write".into()), "{waited}");
+    let late = ["wait", NAME, "--phase", "dual_write", "--timeout", "0s"];
+    world.fail(late, 5, "waited 0s in vain: contacts: old_only", "crossfade status contacts");
+
+    // Begun before the step, ended by it.
+    let waiting = world.crossfade(["wait", NAME, "--phase", "dual_write", "--json"]).spawn();
+    waiting.stderr_line("waiting: contacts: old_only");
+    world.succeed(["advance", NAME]);
+    let waited = waiting.wait();
+    assert_eq!(waited.code(), Some(0), "{waited}");
+    assert_eq!(document(&waited)["phase"], "dual_write", "{waited}");
+    // What lies behind has been reached.
+    world.succeed(["wait", NAME, "--phase", "old_only"]);
+
+    lease(&world, "frozen-1").await;
+    world.run(["ramp", NAME, "50", "--patience", "0"], 5);
+    let late = ["wait", NAME, "--phase", "dual_write", "--timeout", "0s"];
+    world.fail(late, 5, "not adopted by 1 instance: frozen-1", "crossfade status contacts");
+
+    let late = ["wait", NAME, "--gate-open", "--timeout", "0s"];
+    world.fail(late, 5, "verification: none at epoch 3", "crossfade status contacts");
+    world.succeed(["wait", NAME, "--job"]);
+    world.fail(["wait", NAME, "--job", "7"], 2, "has no job 7", "crossfade jobs contacts");
+    let backfilled = world.json(["backfill", NAME, "--batch-keys-max", "7", "--work-percent", "80"]);
+    assert_eq!(backfilled["clean"], true);
+    let job = world.json(["wait", NAME, "--job", "1"])["job"].clone();
+    assert_eq!((&job["state"], &job["tunables"]["batch_keys_max"]), (&"done".into(), &7.into()), "{job}");
+    assert_eq!(job["tunables"]["work_percent"], 80);
 }
 
 /// Ctrl-C stops a backfill after the batch in hand, and the same command goes on.

@@ -1,6 +1,7 @@
 //! A migration from its manifest to its end, by the command line alone.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -43,7 +44,15 @@ async fn a_quiet_table_goes_through_every_phase(world: World) {
     assert_eq!(world.json(["advance", NAME])["to"]["phase"], "new_primary");
     let verified = world.json(["verify", NAME]);
     assert_differences(&verified, [rows, rows], [0, 0, 0, 0]);
-    assert_eq!(world.json(["advance", NAME, "--confirm", NAME])["to"]["phase"], "new_only");
+    let closed = world.json(["advance", NAME, "--confirm", NAME]);
+    assert_eq!(
+        (&closed["to"]["phase"], &closed["unrecorded"]),
+        (&json!("new_only"), &Value::Null),
+        "{closed}"
+    );
+    assert!(Path::new(closed["snapshot"].as_str().unwrap()).join("old/snapshot.json").exists(), "{closed}");
+    let archive = world.run(["snapshot", NAME, "--out", "archive"], 0);
+    assert!(archive.stdout.contains("crossfade cleanup contacts --baseline archive"), "{archive}");
 
     let before = world.contacts().await;
     let cleaned = world.json(["cleanup", NAME]);
@@ -52,6 +61,9 @@ async fn a_quiet_table_goes_through_every_phase(world: World) {
     assert_eq!(world.contacts().await, before, "cleanup takes nothing from the new table");
 
     assert_eq!(world.json(["advance", NAME])["to"]["phase"], "complete");
+    for command in ["backfill", "verify", "cleanup"] {
+        world.fail([command, NAME], 1, "the old data has been removed", "nothing is left to be done");
+    }
     let status = world.json(["status", NAME]);
     assert_eq!((&status["phase"], &status["gate"]), (&json!("complete"), &Value::Null));
     let phases: Vec<Value> = world
@@ -169,10 +181,13 @@ async fn a_job_is_paused_tuned_and_cancelled(world: World) {
     world.database.release(held).await;
 
     assert_eq!(world.json(["pause", NAME])["requested"], "pause");
+    world.fail(["tune", NAME], 2, "nothing was said", "crossfade tune --help");
     assert_eq!(world.json(["tune", NAME, "--workers", "3"])["tunables"]["workers"], 3);
     assert_eq!(world.json(["jobs", NAME])[0]["requested"], "pause");
     assert_eq!(world.json(["resume", NAME])["requested"], "run");
     assert_eq!(world.json(["cancel", NAME])["requested"], "cancel");
+    let ended = world.json_with(["wait", NAME, "--job", "1"], 1);
+    assert_eq!((&ended["reached"], &ended["job"]["state"]), (&true.into(), &"cancelled".into()), "{ended}");
     assert_eq!(world.json(["status", NAME])["jobs"][0]["state"], "cancelled");
     assert_eq!(world.json(["backfill", NAME])["clean"], true);
     assert_eq!(world.contacts().await, world.projected().await);

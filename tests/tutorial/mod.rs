@@ -1,5 +1,7 @@
 //! The files of the tutorial do what the tutorial says, on rows of the same shape as its data.
 
+mod replay;
+
 use std::{fs, path::Path};
 
 use crossfade_migration_core::manifest::Manifest;

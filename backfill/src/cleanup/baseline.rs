@@ -8,9 +8,12 @@ use crate::error::{Error, Result};
 use crate::migration::Migration;
 use crate::snapshot::{Side, Snapshot, SnapshotManifest, SnapshotPair};
 
-/// The old store as a verification saw it, where that is at hand.
+/// The old store as crossfade has vouched for it, where that is at hand.
 #[derive(Debug)]
 pub(super) struct Baseline {
+    /// Both stores as they were when the old one was closed: rows that are equal there are vouched for.
+    pub(super) closing: Option<SnapshotPair>,
+    /// The old store as a verification saw it, or as the operator chose.
     pub(super) snapshot: Option<Snapshot>,
     /// What old data is compared with, and why, for the report.
     pub(super) explanation: String,
@@ -20,7 +23,7 @@ pub(super) struct Baseline {
 const EQUALITY: &str = "only data that equals the new store's rows is removed";
 
 impl Baseline {
-    /// The pair in `chosen`, else that of the verification that opened `new_only`.
+    /// The pair in `chosen`, else those of the closing of the old store and of the verification before it.
     ///
     /// # Errors
     /// Only for a pair that the operator chose: [`Error::Baseline`], or what opening it gives.
@@ -32,32 +35,66 @@ impl Baseline {
         if let Some(folder) = chosen {
             let snapshot = open(migration, folder, today)?;
             let explanation = format!("old data was compared with the snapshot in {}", folder.display());
-            return Ok(Baseline { snapshot: Some(snapshot), explanation });
+            return Ok(Baseline { closing: None, snapshot: Some(snapshot), explanation });
         }
         let evidence = migration.control.evidence(migration.subject.id).await?;
-        let Some(folder) = verified(&evidence) else {
-            let explanation =
-                format!("there is no record of a verification that left its snapshots; {EQUALITY}");
-            return Ok(Baseline { snapshot: None, explanation });
-        };
-        Ok(match open(migration, folder, today) {
-            Ok(snapshot) => Baseline {
-                explanation: format!("old data was compared with the verification in {}", folder.display()),
-                snapshot: Some(snapshot),
-            },
-            Err(error) => {
-                let explanation = format!(
-                    "the snapshots of the verification cannot be used ({error}); {EQUALITY}; --baseline DIR names them elsewhere"
-                );
-                Baseline { snapshot: None, explanation }
-            }
+        let closing = closing(&evidence).map(|folder| (folder, open_pair(migration, folder, today)));
+        let verified = verified(&evidence).map(|folder| (folder, open(migration, folder, today)));
+        let explanation = explained(
+            closing.as_ref().map(|(folder, pair)| (*folder, pair.as_ref().err())),
+            verified.as_ref().map(|(folder, snapshot)| (*folder, snapshot.as_ref().err())),
+        );
+        Ok(Baseline {
+            closing: closing.and_then(|(_, pair)| pair.ok()),
+            snapshot: verified.and_then(|(_, snapshot)| snapshot.ok()),
+            explanation,
         })
     }
 }
 
+/// Where the record of something is, and why it cannot be used.
+type Record<'a> = Option<(&'a Path, Option<&'a Error>)>;
+
+fn explained(closing: Record<'_>, verified: Record<'_>) -> String {
+    let unusable = |what: &str, error: &Error| format!("the snapshots of {what} cannot be used ({error})");
+    match (closing, verified) {
+        (Some((folder, None)), _) => {
+            format!("old data was compared with what it was when it was closed, in {}", folder.display())
+        }
+        (Some((_, Some(error))), Some((folder, None))) => format!(
+            "{}; old data was compared with the verification in {}",
+            unusable("the closing", error),
+            folder.display()
+        ),
+        (None, Some((folder, None))) => {
+            format!("old data was compared with the verification in {}", folder.display())
+        }
+        (Some((_, Some(error))), None) => {
+            format!("{}; {EQUALITY}; --baseline DIR names them elsewhere", unusable("the closing", error))
+        }
+        (_, Some((_, Some(error)))) => {
+            format!(
+                "{}; {EQUALITY}; --baseline DIR names them elsewhere",
+                unusable("the verification", error)
+            )
+        }
+        (None, None) => format!("there is no record of a verification that left its snapshots; {EQUALITY}"),
+    }
+}
+
+/// The moment in which the old store was closed: the latest, where it was opened again in between.
+pub(crate) fn closing(evidence: &[Evidence]) -> Option<&Path> {
+    folder(evidence.iter().find(|evidence| evidence.kind == EvidenceKind::Closing)?)
+}
+
+/// The folder with the snapshots of a measurement.
+pub(crate) fn folder(evidence: &Evidence) -> Option<&Path> {
+    evidence.details.get("snapshot")?.as_str().map(Path::new)
+}
+
 /// The newest clean verification before the old path was closed. Old data can have changed since only through the
 /// reverse mirror, which keeps it equal to the new store, or behind crossfade's back.
-fn verified(evidence: &[Evidence]) -> Option<&Path> {
+pub(crate) fn verified(evidence: &[Evidence]) -> Option<&Path> {
     evidence
         .iter()
         .find(|evidence| {
@@ -65,7 +102,13 @@ fn verified(evidence: &[Evidence]) -> Option<&Path> {
                 && evidence.faults == 0
                 && evidence.phase.is_old_path_open()
         })
-        .and_then(|evidence| evidence.details.get("snapshot")?.as_str().map(Path::new))
+        .and_then(folder)
+}
+
+/// Both sides must fit today's: rows are compared by their hashes across all of them.
+fn open_pair(migration: &Migration, folder: &Path, today: &SnapshotPair) -> Result<SnapshotPair> {
+    open(migration, folder, today)?;
+    SnapshotPair::open(folder)
 }
 
 fn open(migration: &Migration, folder: &Path, today: &SnapshotPair) -> Result<Snapshot> {
@@ -119,6 +162,28 @@ mod tests {
             faults,
             age: Duration::ZERO,
             details: serde_json::json!({ "snapshot": snapshot }),
+        }
+    }
+
+    #[test]
+    fn the_newest_closing_counts_whatever_was_verified_since() {
+        let closed =
+            |folder: &str| Evidence { kind: EvidenceKind::Closing, ..evidence(Phase::NewPrimary, 0, folder) };
+        let all = [evidence(Phase::NewPrimary, 0, "verified"), closed("again"), closed("before")];
+        assert_eq!(closing(&all), Some(Path::new("again")));
+        assert_eq!(verified(&all), Some(Path::new("verified")), "a closing is no verification");
+        assert_eq!(closing(&all[..1]), None);
+    }
+
+    #[test]
+    fn the_report_says_what_old_data_was_compared_with_and_why() {
+        let lost = Error::SnapshotAbsent { path: "lost".into() };
+        let (here, gone) = (Some((Path::new("here"), None)), Some((Path::new("lost"), Some(&lost))));
+        assert!(explained(here, gone).contains("when it was closed, in here"));
+        let fallback = explained(gone, here);
+        assert!(fallback.contains("closing cannot be used") && fallback.contains("verification in here"));
+        for records in [(None, None), (gone, None), (gone, gone), (None, gone)] {
+            assert!(explained(records.0, records.1).contains(EQUALITY), "{records:?}");
         }
     }
 

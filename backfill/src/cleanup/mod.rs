@@ -2,8 +2,8 @@
 //!
 //! Owns which old data may be removed. The old store is a stale archive by then, so that equality with the new one cannot
 //! be asked of it. A key is retired only while what the projection gives for it, under lock, is what crossfade has
-//! vouched for: what the verification that opened `new_only` saw, or what the new store holds. Anything else was
-//! written behind crossfade's back: it is left, and reported.
+//! vouched for: what was equal in both stores when the old one was closed ([`crate::closing`]), what the verification
+//! before that saw, or what the new store holds. Anything else was written behind crossfade's back: it is left, and reported.
 
 mod baseline;
 mod key_hashes;
@@ -23,10 +23,11 @@ use crate::migration::Migration;
 use crate::progress::{Progress, Stage};
 use crate::queue::{Change, Job, JobId, JobKind, JobSpec, Opened, Tunables};
 use crate::rounds::prune;
-use crate::snapshot::SnapshotPair;
+use crate::snapshot::{Side, Snapshot, SnapshotPair};
 use crate::workers::work_off;
 use crate::workspace::{Round, Workspace};
 use baseline::Baseline;
+pub(crate) use baseline::{closing, folder, verified};
 use plan::WorkPlan;
 use work::RetireWork;
 
@@ -80,6 +81,10 @@ pub async fn cleanup(
     let (round, plan) = match unfinished(migration, epoch).await? {
         Some((round, plan)) => (round, plan),
         None => {
+            if let Some(folder) = &options.baseline {
+                // Said before both tables are exported for nothing.
+                Snapshot::open(Side::Old.folder(folder))?;
+            }
             let round = workspace.begin_cleanup()?;
             let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;
             if standing.epoch != epoch {
@@ -102,9 +107,7 @@ pub async fn cleanup(
         Some(retire(migration, epoch, &round, &plan, options, progress, cancel).await?)
     };
     let left = last_scan::last_scan(migration, job.as_ref(), &plan.baseline, progress, cancel).await?;
-    if left.rows == 0 {
-        prune(migration, &workspace).await?;
-    }
+    prune(migration, &workspace).await?;
     Ok(Cleaned {
         clean: left.rows == 0,
         job: job.as_ref().map(|job| job.id),

@@ -23,7 +23,7 @@ use super::key_hashes::KeyHashes;
 use crate::cancel::Cancel;
 use crate::durable::{DurableFile, remove_leftovers, write_json};
 use crate::error::{Error, Result};
-use crate::snapshot::{SnapshotPair, checksum_text};
+use crate::snapshot::{Snapshot, SnapshotPair, checksum_text};
 
 /// The file that makes a folder a cleanup's work.
 const WORK_FILE: &str = "work.json";
@@ -55,7 +55,7 @@ pub(super) struct WorkFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) key: Key,
-    /// The hash of its old rows, as they were verified.
+    /// The hash of its old rows, as they were vouched for.
     pub(super) baseline: Option<u64>,
     /// The hash of its new rows, when the cleanup began.
     pub(super) new: Option<u64>,
@@ -125,8 +125,8 @@ pub(super) fn write(
 ) -> Result<WorkPlan> {
     fs::create_dir_all(&out).map_err(Error::io("create", &out))?;
     remove_leftovers(&out, FILE_PREFIX)?;
-    let mut verified = baseline.snapshot.as_ref().map(|snapshot| (KeyHashes::new(plan, snapshot), None));
-    let mut new = (KeyHashes::new(plan, today.new_side()), None);
+    let mut vouched = Vouched::new(plan, baseline);
+    let mut new = Seeker::new(plan, today.new_side());
     let mut files = Vec::new();
     let mut chunk = Vec::with_capacity(CHUNK_KEYS);
     for entry in KeyHashes::new(plan, today.old()) {
@@ -134,11 +134,8 @@ pub(super) fn write(
         if cancel.is_cancelled() {
             return Err(Error::Stopped { what: "cleanup" });
         }
-        let was = match &mut verified {
-            Some((hashes, pending)) => hashes.seek(pending, &key)?,
-            None => None,
-        };
-        let is = new.0.seek(&mut new.1, &key)?;
+        let was = vouched.seek(&key)?;
+        let is = new.seek(&key)?;
         chunk.push(Candidate { key, baseline: was, new: is });
         if chunk.len() == CHUNK_KEYS {
             files.push(write_chunk(&out, files.len(), &chunk)?);
@@ -153,6 +150,47 @@ pub(super) fn write(
     let work = WorkPlan { baseline: baseline.explanation.clone(), digest, chunks: files };
     write_json(&out.join(WORK_FILE), &work)?;
     Ok(work)
+}
+
+/// What crossfade has vouched for, key by key in ascending order.
+struct Vouched<'a> {
+    closing: Option<[Seeker<'a>; 2]>,
+    verified: Option<Seeker<'a>>,
+}
+
+impl<'a> Vouched<'a> {
+    fn new(plan: &'a Plan, baseline: &'a Baseline) -> Self {
+        let pair = baseline.closing.as_ref();
+        Vouched {
+            closing: pair.map(|pair| [pair.old(), pair.new_side()].map(|side| Seeker::new(plan, side))),
+            verified: baseline.snapshot.as_ref().map(|snapshot| Seeker::new(plan, snapshot)),
+        }
+    }
+
+    /// The hash of the rows that the old store may hold of a key. The moment in which it was closed goes before any
+    /// verification; where the two stores did not agree in it, the verification before it is all there is.
+    fn seek(&mut self, key: &Key) -> Result<Option<u64>> {
+        let verified = self.verified.as_mut().map(|verified| verified.seek(key)).transpose()?.flatten();
+        let Some([old, new]) = &mut self.closing else { return Ok(verified) };
+        let (old, new) = (old.seek(key)?, new.seek(key)?);
+        Ok(old.filter(|_| old == new).or(verified))
+    }
+}
+
+/// A snapshot's keys, one of them already read.
+struct Seeker<'a> {
+    hashes: KeyHashes<'a>,
+    pending: Option<(Key, u64)>,
+}
+
+impl<'a> Seeker<'a> {
+    fn new(plan: &'a Plan, snapshot: &'a Snapshot) -> Self {
+        Seeker { hashes: KeyHashes::new(plan, snapshot), pending: None }
+    }
+
+    fn seek(&mut self, key: &Key) -> Result<Option<u64>> {
+        self.hashes.seek(&mut self.pending, key)
+    }
 }
 
 fn write_chunk(out: &Path, index: usize, candidates: &[Candidate]) -> Result<WorkFile> {

@@ -36,7 +36,9 @@ impl Error {
                 "the projection may have changed since: take the snapshot again".into()
             }
             Self::OlderEpoch { .. } => {
-                "the phase or the ramp has changed since it was taken: take the snapshot again".into()
+                "the phase or the ramp has changed since it was taken: take the snapshot again; crossfade scan --stale looks \
+                 at it all the same"
+                    .into()
             }
             Self::SidesDiffer { .. } => "take both sides in one run of `crossfade snapshot`".into(),
             Self::KeyColumnAbsent { column, .. } => format!("add {column} to what the projection selects"),

@@ -249,6 +249,14 @@ impl Default for Tunables {
     }
 }
 
+impl Checkpoint {
+    /// Its numbers as they are stored, in the order of the fields.
+    pub(super) fn counts(self) -> [i64; 6] {
+        let Checkpoint { keys_done, copied, repaired, removed, retired, kept } = self;
+        [keys_done, copied, repaired, removed, retired, kept].map(|count| count as i64)
+    }
+}
+
 impl std::ops::AddAssign for Checkpoint {
     fn add_assign(&mut self, other: Self) {
         self.keys_done += other.keys_done;

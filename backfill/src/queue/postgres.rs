@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crossfade_migration_core::control::MigrationId;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use sqlx::{PgConnection, PgPool, Postgres, Row};
 
 use super::decide::{Change, afterwards, may_claim, settled, why_none};
@@ -259,7 +261,7 @@ impl Leases for PostgresQueue {
 
     async fn renew(&self, lease: &Lease, checkpoint: Checkpoint, ttl: Duration) -> Result<Option<Job>> {
         let mut connection = self.pool.acquire().await.map_err(Error::database("renewing a lease"))?;
-        let renewed = sqlx::query(
+        let statement = sqlx::query(
             // A lease that ran out and was not taken by anybody is still ours.
             "update crossfade.chunk
              set lease_until = clock_timestamp() + $4 * interval '1 second',
@@ -269,16 +271,11 @@ impl Leases for PostgresQueue {
         .bind(lease.job.0)
         .bind(lease.number as i32)
         .bind(lease.owner.as_str())
-        .bind(ttl.as_secs_f64())
-        .bind(checkpoint.keys_done as i64)
-        .bind(checkpoint.copied as i64)
-        .bind(checkpoint.repaired as i64)
-        .bind(checkpoint.removed as i64)
-        .bind(checkpoint.retired as i64)
-        .bind(checkpoint.kept as i64)
-        .execute(&mut *connection)
-        .await
-        .map_err(Error::database("renewing a lease"))?;
+        .bind(ttl.as_secs_f64());
+        let renewed = bind_checkpoint(statement, checkpoint)
+            .execute(&mut *connection)
+            .await
+            .map_err(Error::database("renewing a lease"))?;
         if renewed.rows_affected() == 0 {
             return Ok(None);
         }
@@ -289,7 +286,7 @@ impl Leases for PostgresQueue {
         let doing = || Error::database("giving a chunk back");
         let after = afterwards(lease.attempts, ending);
         let mut transaction = self.pool.begin().await.map_err(doing())?;
-        let ended = sqlx::query(
+        let statement = sqlx::query(
             "update crossfade.chunk
              set state = $4, attempts = $5, error = $6, not_before = clock_timestamp() + $7 * interval '1 second',
                 owner = null, lease_until = null,
@@ -302,16 +299,9 @@ impl Leases for PostgresQueue {
         .bind(after.state)
         .bind(after.attempts as i32)
         .bind(after.error)
-        .bind(after.rest.as_secs_f64())
-        .bind(checkpoint.keys_done as i64)
-        .bind(checkpoint.copied as i64)
-        .bind(checkpoint.repaired as i64)
-        .bind(checkpoint.removed as i64)
-        .bind(checkpoint.retired as i64)
-        .bind(checkpoint.kept as i64)
-        .execute(&mut *transaction)
-        .await
-        .map_err(doing())?;
+        .bind(after.rest.as_secs_f64());
+        let ended =
+            bind_checkpoint(statement, checkpoint).execute(&mut *transaction).await.map_err(doing())?;
         settle(&mut transaction, lease.job).await?;
         transaction.commit().await.map_err(doing())?;
         Ok(ended.rows_affected() == 1)
@@ -387,4 +377,12 @@ async fn fail(connection: &mut PgConnection, id: JobId, error: &str) -> Result<(
     .await
     .map_err(Error::database("marking a job failed"))?;
     Ok(())
+}
+
+/// Binds how far a chunk is, in the order of [`Checkpoint::counts`].
+fn bind_checkpoint<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    checkpoint: Checkpoint,
+) -> Query<'q, Postgres, PgArguments> {
+    checkpoint.counts().into_iter().fold(query, Query::bind)
 }

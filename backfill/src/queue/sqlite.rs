@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crossfade_migration_core::control::MigrationId;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
 use sqlx::{Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::decide::{Change, afterwards, may_claim, settled, why_none};
@@ -205,7 +207,7 @@ impl Leases for SqliteQueue {
     async fn renew(&self, lease: &Lease, checkpoint: Checkpoint, ttl: Duration) -> Result<Option<Job>> {
         let doing = || Error::database("renewing a lease");
         let mut transaction = self.begin("renewing a lease").await?;
-        let renewed = sqlx::query(concat!(
+        let statement = sqlx::query(concat!(
             // A lease that ran out and was not taken by anybody is still ours.
             "update crossfade_chunk set lease_until = ",
             now!(),
@@ -215,16 +217,9 @@ impl Leases for SqliteQueue {
         .bind(lease.job.0)
         .bind(lease.number)
         .bind(lease.owner.as_str())
-        .bind(ttl.as_millis() as i64)
-        .bind(checkpoint.keys_done as i64)
-        .bind(checkpoint.copied as i64)
-        .bind(checkpoint.repaired as i64)
-        .bind(checkpoint.removed as i64)
-        .bind(checkpoint.retired as i64)
-        .bind(checkpoint.kept as i64)
-        .execute(&mut *transaction)
-        .await
-        .map_err(doing())?;
+        .bind(ttl.as_millis() as i64);
+        let renewed =
+            bind_checkpoint(statement, checkpoint).execute(&mut *transaction).await.map_err(doing())?;
         let job = read(&mut transaction, lease.job).await?;
         transaction.commit().await.map_err(doing())?;
         Ok((renewed.rows_affected() == 1).then_some(job))
@@ -234,7 +229,7 @@ impl Leases for SqliteQueue {
         let doing = || Error::database("giving a chunk back");
         let after = afterwards(lease.attempts, ending);
         let mut transaction = self.begin("giving a chunk back").await?;
-        let ended = sqlx::query(concat!(
+        let statement = sqlx::query(concat!(
             "update crossfade_chunk set state = ?4, attempts = ?5, error = ?6, not_before = ",
             now!(),
             " + ?7, owner = null, lease_until = null,
@@ -247,16 +242,9 @@ impl Leases for SqliteQueue {
         .bind(after.state)
         .bind(after.attempts)
         .bind(after.error)
-        .bind(after.rest.as_millis() as i64)
-        .bind(checkpoint.keys_done as i64)
-        .bind(checkpoint.copied as i64)
-        .bind(checkpoint.repaired as i64)
-        .bind(checkpoint.removed as i64)
-        .bind(checkpoint.retired as i64)
-        .bind(checkpoint.kept as i64)
-        .execute(&mut *transaction)
-        .await
-        .map_err(doing())?;
+        .bind(after.rest.as_millis() as i64);
+        let ended =
+            bind_checkpoint(statement, checkpoint).execute(&mut *transaction).await.map_err(doing())?;
         settle(&mut transaction, lease.job).await?;
         transaction.commit().await.map_err(doing())?;
         Ok(ended.rows_affected() == 1)
@@ -370,4 +358,12 @@ async fn fail(connection: &mut SqliteConnection, id: JobId, error: &str) -> Resu
     .await
     .map_err(Error::database("marking a job failed"))?;
     Ok(())
+}
+
+/// Binds how far a chunk is, in the order of [`Checkpoint::counts`].
+fn bind_checkpoint<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    checkpoint: Checkpoint,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    checkpoint.counts().into_iter().fold(query, Query::bind)
 }

@@ -122,12 +122,14 @@ pub(crate) async fn compare(
     let began = Instant::now();
     let phase = migration.standing().await?.phase;
     if !phase.is_old_path_open() {
-        return Err(Error::WrongPhase {
-            migration: migration.name().to_owned(),
-            phase,
-            why: "the old store is a stale archive, so that there is nothing to compare the new one with",
-            hint: format!("crossfade cleanup {} removes what was moved", migration.name()),
-        });
+        let (why, hint) = match phase {
+            Phase::Complete => ("the old data has been removed", "nothing is left to be done".to_owned()),
+            _ => (
+                "the old store is a stale archive, so that there is nothing to compare the new one with",
+                format!("crossfade cleanup {} removes what was moved", migration.name()),
+            ),
+        };
+        return Err(Error::WrongPhase { migration: migration.name().to_owned(), phase, why, hint });
     }
     let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;
     let began_at = pair.old().manifest().started_at.clone();

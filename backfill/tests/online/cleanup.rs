@@ -77,6 +77,15 @@ pub(crate) async fn a_chosen_baseline_is_followed_and_a_wrong_one_refused<E: Tes
     let world = World::<E>::new(30).await;
     let snapshot = moved(&world).await;
     world.run("update subscriptions set plan = 'newer' where customer_id = 2 and slot = 'a'").await;
+    let exports = std::sync::atomic::AtomicU32::new(0);
+    let progress = |_: &Update| {
+        exports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    };
+    let options = CleanupOptions { baseline: Some(world.path("nowhere")), tunables: None };
+    let error =
+        cleanup(&world.migration, world.root(), &options, &progress, &Cancel::new()).await.unwrap_err();
+    assert!(matches!(error, Error::SnapshotAbsent { .. }), "{error:?}");
+    assert_eq!(exports.into_inner(), 0, "nothing is exported for a baseline that is not there");
     let away = world.path("away");
     std::fs::rename(&snapshot, &away).unwrap();
     let manifest = away.join("old/snapshot.json");

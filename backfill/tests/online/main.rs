@@ -3,6 +3,7 @@
 
 mod backfill;
 mod cleanup;
+mod closing;
 mod copy;
 mod crash;
 mod leases;
@@ -70,6 +71,13 @@ on_every_engine! {
         nothing_is_removed_before_new_only_or_without_a_mapping,
         a_stopped_cleanup_goes_on_where_it_was,
         a_cleanup_whose_work_is_damaged_begins_again,
+    }
+    closing {
+        keys_written_after_the_verification_are_removed_too,
+        without_the_closing_such_keys_are_left,
+        writers_up_to_the_last_moment_leave_nothing_behind,
+        a_closing_that_is_broken_off_has_been_made_and_says_so,
+        a_folder_in_use_is_said_before_anything_changes,
     }
     crash {
         a_worker_that_was_killed_in_the_middle_of_a_chunk_loses_nothing,

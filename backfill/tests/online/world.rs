@@ -12,6 +12,7 @@ use crossfade_migration_core::connect::{AnyDatabase, Engine};
 use crossfade_migration_core::control::Account;
 use crossfade_migration_core::manifest::Manifest;
 use crossfade_migration_core::mirror::{Direction, Subject};
+use crossfade_migration_core::operate::Operator;
 use crossfade_migration_core::phase::{Epoch, Phase, Ramp, Standing};
 use crossfade_migration_core::plan::Plan;
 use crossfade_migration_core::url::DatabaseUrl;
@@ -164,6 +165,10 @@ impl<E: TestEngine> World<E> {
         self.migration.control.change(&registered, to, &account(), PATIENCE).await.unwrap();
     }
 
+    pub(crate) async fn operator(&self) -> Operator {
+        Operator::new(AnyDatabase::connect(&DatabaseUrl::parse(&self.url).unwrap()).await.unwrap())
+    }
+
     pub(crate) async fn epoch(&self) -> Epoch {
         self.migration.control.standing(self.migration.subject.id).await.unwrap().epoch
     }
@@ -180,7 +185,8 @@ impl<E: TestEngine> World<E> {
     /// loses races.
     pub(crate) async fn write(&self, sql: String, id: i64) {
         loop {
-            match self.try_write(&sql, id).await {
+            let epoch = self.epoch().await;
+            match self.try_write(&sql, id, Direction::OldToNew, epoch).await {
                 Ok(()) => return,
                 Err(error) if error.is_retryable() => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
@@ -188,13 +194,19 @@ impl<E: TestEngine> World<E> {
         }
     }
 
-    async fn try_write(&self, sql: &str, id: i64) -> crossfade_migration_core::Result<()> {
+    /// Writes one side of a customer and mirrors it to the other, at an epoch.
+    pub(crate) async fn try_write(
+        &self,
+        sql: &str,
+        id: i64,
+        direction: Direction,
+        epoch: Epoch,
+    ) -> crossfade_migration_core::Result<()> {
         use crossfade_migration_core::Error;
-        let epoch = self.epoch().await;
         let mut transaction = E::begin_write(&self.pool).await?;
         E::run_in(&mut transaction, sql.to_owned()).await.map_err(Error::database("writing"))?;
         let key = self.migration.subject.plan.coerce(&id.into())?;
-        E::mirror(&mut transaction, &self.migration.subject, Direction::OldToNew, &[key], epoch).await?;
+        E::mirror(&mut transaction, &self.migration.subject, direction, &[key], epoch).await?;
         transaction.commit().await.map_err(Error::database("committing"))
     }
 

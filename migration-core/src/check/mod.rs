@@ -1,5 +1,7 @@
 //! Proof of a manifest on sample rows: nothing that a check does is ever committed.
 
+mod constraints;
+mod dependence;
 mod explain;
 mod postgres;
 mod projection;
@@ -34,6 +36,8 @@ pub struct CheckReport {
     pub is_scan: bool,
     /// Everything that is wrong.
     pub faults: Vec<CheckFault>,
+    /// What need not be wrong: values that depend on who computes them, and when.
+    pub warnings: Vec<CheckFault>,
 }
 
 /// A store on which a manifest can be proven.
@@ -48,7 +52,8 @@ pub trait Proof: Send + Sync {
 
     /// Runs the projection on the keys and looks for: values that their columns cannot hold or would shorten or round, NULL
     /// in a column that is not null, two rows for one new key, rows outside the scope of the keys that
-    /// were asked for (one key's rows claimed by another), and a plan that reads the whole table.
+    /// were asked for (one key's rows claimed by another), rows that a constraint of the new table refuses, and a plan that
+    /// reads the whole table. Warns of values that depend on the session, the moment or chance.
     async fn check_projection(&self, subject: &Subject, keys: &[Key]) -> Result<CheckReport>;
 
     /// For each key, in a transaction that is rolled back: makes new equal to old, runs the reverse

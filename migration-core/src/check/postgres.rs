@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, PgConnection, Pool, Postgres, Row};
 
+use super::constraints::postgres::violations;
+use super::dependence::postgres::dependence;
 use super::explain::postgres::explain;
 use super::projection::postgres::ProjectionCheck;
 use super::{CheckFault, CheckReport, Proof};
@@ -72,6 +74,8 @@ impl Proof for Connected<Postgres> {
         let mut report = check.into_report();
         if let [key, ..] = keys {
             explain(&mut transaction, plan, key, &mut report).await?;
+            report.faults.extend(violations(&mut transaction, plan, keys).await?);
+            report.warnings = dependence(&mut transaction, plan, keys).await?;
         }
         transaction.rollback().await.map_err(failed())?;
         Ok(report)

@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row, Sqlite};
 
+use super::constraints::sqlite::violations;
+use super::dependence::sqlite::dependence;
 use super::{CheckFault, CheckReport, Proof};
 use crate::cell::sqlite::{Cell, Layout, as_stored, decode, raw};
 use crate::connect::Connected;
@@ -57,11 +59,13 @@ impl Proof for Connected<Sqlite> {
             Check { plan, report: CheckReport::default(), seen: HashSet::new(), owners: HashMap::new() };
         if let [key, ..] = keys {
             check.explain(&mut transaction, key).await?;
+            check.report.warnings = dependence(&mut transaction, plan, key).await?;
         }
         for key in keys {
             check.key(&mut transaction, key).await?;
         }
         transaction.rollback().await.map_err(Error::database("ending a check"))?;
+        check.report.faults.extend(violations(&self.pool.connect_options(), plan, keys).await?);
         Ok(check.report)
     }
 

@@ -110,6 +110,29 @@ pub trait Registry: Send + Sync {
     async fn names(&self) -> Result<Vec<String>>;
 }
 
+/// Sees the stores at the very moment of a change.
+///
+/// # Contract
+/// Called while the fence is held alone and before the standing changes: a read that begins then sees every write of the
+/// standing that is left, and none of the next. All writers wait meanwhile, so it must return within milliseconds.
+/// A try that fails later is made again, and calls it again.
+#[async_trait]
+pub trait Witness: Send + Sync {
+    /// Looks; an error gives the change up.
+    async fn see(&self) -> Result<()>;
+}
+
+/// Nobody looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Unseen;
+
+#[async_trait]
+impl Witness for Unseen {
+    async fn see(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Keeps where migrations stand.
 ///
 /// # Contract
@@ -132,6 +155,21 @@ pub trait StandingStore: Send + Sync {
         to: Standing,
         account: &Account,
         patience: Duration,
+    ) -> Result<Changed> {
+        self.change_before(migration, to, account, patience, &Unseen).await
+    }
+
+    /// As [`StandingStore::change`], before a witness.
+    ///
+    /// # Errors
+    /// Those of [`StandingStore::change`], and the witness's own: nothing has changed then.
+    async fn change_before(
+        &self,
+        migration: &Registered,
+        to: Standing,
+        account: &Account,
+        patience: Duration,
+        witness: &dyn Witness,
     ) -> Result<Changed>;
 
     /// The audit, oldest first.

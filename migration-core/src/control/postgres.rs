@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Postgres, Row, Transaction};
 
 use super::{
     Account, AuditRecord, Changed, EvidenceLog, MigrationId, Registered, Registration, Registry,
-    StandingStore,
+    StandingStore, Witness,
 };
 use crate::connect::Connected;
 use crate::error::{Error, Result, is_retryable};
@@ -182,17 +182,18 @@ impl StandingStore for Connected<Postgres> {
         standing(&row)
     }
 
-    async fn change(
+    async fn change_before(
         &self,
         migration: &Registered,
         to: Standing,
         account: &Account,
         patience: Duration,
+        witness: &dyn Witness,
     ) -> Result<Changed> {
         let begun = Instant::now();
         loop {
             let left = patience.saturating_sub(begun.elapsed());
-            match self.try_change(migration, to, account, left.min(TRY)).await {
+            match self.try_change(migration, to, account, left.min(TRY), witness).await {
                 Ok(pause) => return Ok(Changed { waited: begun.elapsed(), pause }),
                 Err(error) if !is_lock_timeout(&error) => return Err(error),
                 Err(_) => {}
@@ -268,6 +269,7 @@ impl Connected<Postgres> {
         to: Standing,
         account: &Account,
         lock_timeout: Duration,
+        witness: &dyn Witness,
     ) -> Result<Duration> {
         let (id, name) = (migration.id, migration.manifest.name());
         let failed = || control_error(&self.url, &format!("changing where migration {name} stands"));
@@ -291,6 +293,8 @@ impl Connected<Postgres> {
                 found,
             });
         }
+        // Transactions let go of the fence only once others see what they have committed.
+        witness.see().await?;
         sqlx::query(
             "update crossfade.migration
              set phase = $2, ramp_ppm = $3, epoch = $4, changed_at = clock_timestamp() where id = $1",
@@ -336,17 +340,21 @@ async fn take_fence_alone(
 /// An error of a statement on crossfade's own tables: without them, it says how to make them.
 pub(crate) fn control_error(url: &DatabaseUrl, doing: &str) -> impl FnOnce(sqlx::Error) -> Error + use<> {
     let (store, doing) = (url.to_string(), doing.to_owned());
-    move |source| {
-        let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.as_deref() {
-            // No such table, schema or function.
-            Some("42P01" | "3F000" | "42883") => Error::ControlStore {
-                store,
-                what: "has no tables of crossfade's".to_owned(),
-                hint: "crossfade init MANIFEST creates them".to_owned(),
-            },
-            _ => Error::Database { doing, source },
-        }
+    move |source| if lacks_object(&source) { no_tables(store) } else { Error::Database { doing, source } }
+}
+
+/// Whether a table, schema or function is not there.
+pub(crate) fn lacks_object(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("42P01" | "3F000" | "42883"))
+}
+
+/// Crossfade's own tables are not there.
+pub(crate) fn no_tables(store: String) -> Error {
+    Error::ControlStore {
+        store,
+        what: "has no tables of crossfade's".to_owned(),
+        hint: "crossfade init MANIFEST creates them".to_owned(),
     }
 }
 
@@ -388,8 +396,26 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 async fn install_functions(connection: &mut PgConnection, id: MigrationId, plan: &Plan) -> sqlx::Result<()> {
+    let mut names = Vec::new();
     for statement in functions(id, plan) {
+        let created = statement.split_once("crossfade.").and_then(|(_, rest)| rest.split_once('('));
+        names.extend(created.map(|(name, _)| name.to_owned()));
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
+    }
+    // A mapping with other key columns had functions of the same names with other parameters. Those that have just been
+    // written are this transaction's own rows of the catalogue, whether they were new or replaced.
+    let outdated: Vec<String> = sqlx::query_scalar(
+        "select oid::regprocedure::text from pg_catalog.pg_proc
+         where pronamespace = to_regnamespace('crossfade') and proname = any($1)
+           and xmin <> pg_current_xact_id()::xid",
+    )
+    .bind(names)
+    .fetch_all(&mut *connection)
+    .await?;
+    for function in outdated {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop function {function}")))
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

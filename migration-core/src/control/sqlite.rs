@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, SqlSafeStr, Sqlite, SqliteConnection};
 
 use super::{
     Account, AuditRecord, Changed, EvidenceLog, MigrationId, Registered, Registration, Registry,
-    StandingStore,
+    StandingStore, Witness,
 };
 use crate::connect::Connected;
 use crate::error::{Error, Result};
@@ -169,12 +169,13 @@ impl StandingStore for Connected<Sqlite> {
         standing_of(&phase, ramp, epoch)
     }
 
-    async fn change(
+    async fn change_before(
         &self,
         migration: &Registered,
         to: Standing,
         account: &Account,
         patience: Duration,
+        witness: &dyn Witness,
     ) -> Result<Changed> {
         let name = migration.manifest.name();
         let doing = format!("changing migration {name} to {to}");
@@ -210,6 +211,7 @@ impl StandingStore for Connected<Sqlite> {
         if found != from {
             return Err(Error::Conflict { migration: name.to_owned(), expected: from.epoch, found });
         }
+        witness.see().await?;
         sqlx::query(
             "update crossfade_migration
              set phase = ?2, ramp_ppm = ?3, epoch = ?4, changed_at_ms = cast(unixepoch('subsec') * 1000 as integer)

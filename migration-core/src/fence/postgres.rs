@@ -7,6 +7,7 @@ use sqlx::{Pool, Postgres, Row, Transaction};
 
 use super::Fence;
 use crate::control::MigrationId;
+use crate::control::postgres::{lacks_object, no_tables};
 use crate::error::{Error, Result};
 use crate::phase::{Epoch, Ramp, Standing};
 
@@ -67,6 +68,10 @@ pub(crate) fn fence_error(error: sqlx::Error, name: &str, expected: Option<Epoch
             }
         }
         (Some(NO_MIGRATION), _) => Error::UnknownMigration { name: name.to_owned(), known: Vec::new() },
+        // The statements of a manifest run in here too, and may miss tables of the application's.
+        _ if lacks_object(&error) && raised.is_some_and(|raised| raised.message().contains("crossfade")) => {
+            no_tables("the database".to_owned())
+        }
         _ => Error::Database { doing: format!("fencing a write of migration {name}"), source: error },
     }
 }

@@ -26,10 +26,7 @@ pub(crate) fn quote(identifier: &str) -> String {
 
 /// A table's name, with its schema where one was given; otherwise the search path finds it.
 pub(crate) fn table(name: &TableName) -> String {
-    match &name.schema {
-        Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
-        None => quote(&name.table),
-    }
+    super::qualified(name, quote)
 }
 
 /// An identifier as people write it: in quotes only where it would mean something else without.
@@ -42,19 +39,12 @@ pub(crate) fn plain(identifier: &str) -> String {
 
 /// A table's name as people write it.
 pub(crate) fn plain_table(name: &TableName) -> String {
-    match &name.schema {
-        Some(schema) => format!("{}.{}", plain(schema), plain(&name.table)),
-        None => plain(&name.table),
-    }
+    super::qualified(name, plain)
 }
 
 /// A list of quoted identifiers, each behind `prefix` (an alias with its dot, or nothing).
 pub(crate) fn list<'a>(prefix: &str, identifiers: impl IntoIterator<Item = &'a String>) -> String {
-    identifiers
-        .into_iter()
-        .map(|identifier| format!("{prefix}{}", quote(identifier)))
-        .collect::<Vec<_>>()
-        .join(", ")
+    super::listed(prefix, identifiers, quote)
 }
 
 /// Text as a literal that means the same whatever `standard_conforming_strings` says.

@@ -22,10 +22,7 @@ pub(crate) fn quote(identifier: &str) -> String {
 
 /// A table's name, behind that of its database where one was given.
 pub(crate) fn table(name: &TableName) -> String {
-    match &name.schema {
-        Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
-        None => quote(&name.table),
-    }
+    super::qualified(name, quote)
 }
 
 /// An identifier as people write it: in quotes only where it would mean something else without.
@@ -38,19 +35,12 @@ pub(crate) fn plain(identifier: &str) -> String {
 
 /// A table's name as people write it.
 pub(crate) fn plain_table(name: &TableName) -> String {
-    match &name.schema {
-        Some(schema) => format!("{}.{}", plain(schema), plain(&name.table)),
-        None => plain(&name.table),
-    }
+    super::qualified(name, plain)
 }
 
 /// A list of quoted identifiers, each behind `prefix` (an alias with its dot, or nothing).
 pub(crate) fn list<'a>(prefix: &str, identifiers: impl IntoIterator<Item = &'a String>) -> String {
-    identifiers
-        .into_iter()
-        .map(|identifier| format!("{prefix}{}", quote(identifier)))
-        .collect::<Vec<_>>()
-        .join(", ")
+    super::listed(prefix, identifiers, quote)
 }
 
 /// Text as a literal.

@@ -7,6 +7,7 @@ mod guess;
 mod names;
 mod page;
 mod postgres;
+mod spelling;
 mod sqlite;
 
 use humantime_serde::re::humantime::format_duration;

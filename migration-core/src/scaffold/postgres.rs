@@ -3,24 +3,28 @@
 use super::Statements;
 use super::guess::{Field, Guess, Shape, Source, WayBack};
 use super::page::{columns, lines};
+use super::spelling::Spelling;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::quote::postgres::{literal, plain, plain_table};
 
 /// A function takes at most a hundred arguments, and each field of an object is two of them.
 const FIELDS_MAX: usize = 50;
 
+/// How names are written here.
+const SPELLING: Spelling = Spelling { plain, plain_table };
+
 pub(super) fn statements(guess: &Guess<'_>) -> Statements {
-    let old = plain_table(&guess.old.name);
-    let keys = tuple("", &guess.key);
+    let old = SPELLING.old_table(guess);
+    let keys = SPELLING.tuple("", &guess.key);
     match guess.shape {
         Shape::Row => Statements {
             projection: projection(guess, ""),
-            reverse: row_reverse(guess),
+            reverse: row_reverse(guess, SPELLING, converted),
             removal: Some(format!(
                 "delete from {old} as o\nwhere {in_keys}\n  and not exists (select 1 from {new} as n where {same})",
-                in_keys = in_keys("o.", &guess.key),
-                new = plain_table(&guess.new.name),
-                same = same_key(guess),
+                in_keys = SPELLING.in_keys("o.", &guess.key),
+                new = SPELLING.new_table(guess),
+                same = SPELLING.same_key(guess),
             )),
             retire: format!("delete from {old}\nwhere {keys} in (:keys)"),
         },
@@ -48,8 +52,8 @@ fn projection(guess: &Guess<'_>, join: &str) -> String {
     format!(
         "select {columns}\nfrom {old} as o{join}\nwhere {in_keys}",
         columns = columns(&scope.chain(fields).collect::<Vec<_>>()),
-        old = plain_table(&guess.old.name),
-        in_keys = in_keys("o.", &guess.key),
+        old = SPELLING.old_table(guess),
+        in_keys = SPELLING.in_keys("o.", &guess.key),
     )
 }
 
@@ -100,19 +104,25 @@ fn converted(expression: String, from: &ColumnSchema, to: &ColumnSchema) -> Stri
     }
 }
 
-fn row_reverse(guess: &Guess<'_>) -> Option<String> {
+/// The way back of a row to a row: SQLite has taken over this syntax, and differs in how values are converted.
+pub(super) fn row_reverse(
+    guess: &Guess<'_>,
+    spelling: Spelling,
+    convert: fn(String, &ColumnSchema, &ColumnSchema) -> String,
+) -> Option<String> {
+    let plain = spelling.plain;
     let back = |(old, new): (&ColumnSchema, &ColumnSchema)| {
-        (plain(&old.name), converted(format!("n.{}", plain(&new.name)), new, old))
+        (plain(&old.name), convert(format!("n.{}", plain(&new.name)), new, old))
     };
     let shared: Vec<_> = guess.shared().map(back).collect();
-    let (old, new) = (plain_table(&guess.old.name), plain_table(&guess.new.name));
+    let (old, new) = (spelling.old_table(guess), spelling.new_table(guess));
     match guess.way_back() {
         WayBack::None => None,
         WayBack::Update => Some(format!(
             "update {old} as o\nset {sets}\nfrom {new} as n\nwhere {same}\n  and {in_keys}",
             sets = lines(shared.iter().map(|(name, value)| format!("{name} = {value}")), 4),
-            same = same_key(guess),
-            in_keys = in_keys("o.", &guess.key),
+            same = spelling.same_key(guess),
+            in_keys = spelling.in_keys("o.", &guess.key),
         )),
         WayBack::Upsert => {
             let mut names: Vec<_> = guess.key.iter().map(|name| plain(name)).collect();
@@ -130,7 +140,7 @@ fn row_reverse(guess: &Guess<'_>) -> Option<String> {
                 "insert into {old} ({names})\nselect {values}\nfrom {new} as n\nwhere {in_keys}\non conflict ({key}) do {resolution}",
                 names = names.join(", "),
                 values = lines(values.into_iter(), 7),
-                in_keys = in_keys("n.", &guess.scope),
+                in_keys = spelling.in_keys("n.", &guess.scope),
             ))
         }
     }
@@ -152,29 +162,12 @@ fn array_reverse(guess: &Guess<'_>, array: &ColumnSchema) -> String {
     format!(
         "update {old} as o\nset {array} = coalesce((\n    select jsonb_agg(\n        {object}\n        order by {order})\n    \
          from {new} as n\n    where {same}), '[]')\nwhere {in_keys}",
-        old = plain_table(&guess.old.name),
+        old = SPELLING.old_table(guess),
         array = plain(&array.name),
         object = objects.join(" || "),
         order = order.join(", "),
-        new = plain_table(&guess.new.name),
-        same = same_key(guess),
-        in_keys = in_keys("o.", &guess.key),
+        new = SPELLING.new_table(guess),
+        same = SPELLING.same_key(guess),
+        in_keys = SPELLING.in_keys("o.", &guess.key),
     )
-}
-
-fn same_key(guess: &Guess<'_>) -> String {
-    let pairs = guess.key.iter().zip(&guess.scope);
-    pairs
-        .map(|(key, scope)| format!("n.{} = o.{}", plain(scope), plain(key)))
-        .collect::<Vec<_>>()
-        .join(" and ")
-}
-
-fn in_keys(alias: &str, names: &[String]) -> String {
-    format!("{} in (:keys)", tuple(alias, names))
-}
-
-fn tuple(alias: &str, names: &[String]) -> String {
-    let names: Vec<_> = names.iter().map(|name| format!("{alias}{}", plain(name))).collect();
-    if let [name] = names.as_slice() { name.clone() } else { format!("({})", names.join(", ")) }
 }

@@ -1,8 +1,10 @@
 //! The statements of a scaffold in SQLite's SQL.
 
 use super::Statements;
-use super::guess::{Field, Guess, Shape, Source, WayBack};
+use super::guess::{Field, Guess, Shape, Source};
 use super::page::{columns, lines};
+use super::postgres::row_reverse;
+use super::spelling::Spelling;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::quote::sqlite::{literal, plain, plain_table};
 
@@ -10,18 +12,21 @@ use crate::quote::sqlite::{literal, plain, plain_table};
 /// the object that they are put into.
 const FIELDS_MAX: usize = 49;
 
+/// How names are written here.
+const SPELLING: Spelling = Spelling { plain, plain_table };
+
 pub(super) fn statements(guess: &Guess<'_>) -> Statements {
-    let old = plain_table(&guess.old.name);
-    let keys = tuple("", &guess.key);
+    let old = SPELLING.old_table(guess);
+    let keys = SPELLING.tuple("", &guess.key);
     match guess.shape {
         Shape::Row => Statements {
             projection: projection(guess, ""),
-            reverse: row_reverse(guess),
+            reverse: row_reverse(guess, SPELLING, |value, _, _| value),
             removal: Some(format!(
                 "delete from {old} as o\nwhere {in_keys}\n  and not exists (select 1 from {new} as n where {same})",
-                in_keys = in_keys("o.", &guess.key),
-                new = plain_table(&guess.new.name),
-                same = same_key(guess),
+                in_keys = SPELLING.in_keys("o.", &guess.key),
+                new = SPELLING.new_table(guess),
+                same = SPELLING.same_key(guess),
             )),
             retire: format!("delete from {old}\nwhere {keys} in (:keys)"),
         },
@@ -54,8 +59,8 @@ fn projection(guess: &Guess<'_>, join: &str) -> String {
     format!(
         "select {columns}\nfrom {old} as o{join}\nwhere {in_keys}",
         columns = columns(&scope.chain(fields).collect::<Vec<_>>()),
-        old = plain_table(&guess.old.name),
-        in_keys = in_keys("o.", &guess.key),
+        old = SPELLING.old_table(guess),
+        in_keys = SPELLING.in_keys("o.", &guess.key),
     )
 }
 
@@ -110,41 +115,6 @@ fn path(field: &str) -> String {
     literal(&if is_plain { format!("$.{field}") } else { format!("$.{}", serde_json::Value::from(field)) })
 }
 
-fn row_reverse(guess: &Guess<'_>) -> Option<String> {
-    let back =
-        |(old, new): (&ColumnSchema, &ColumnSchema)| (plain(&old.name), format!("n.{}", plain(&new.name)));
-    let shared: Vec<_> = guess.shared().map(back).collect();
-    let (old, new) = (plain_table(&guess.old.name), plain_table(&guess.new.name));
-    match guess.way_back() {
-        WayBack::None => None,
-        WayBack::Update => Some(format!(
-            "update {old} as o\nset {sets}\nfrom {new} as n\nwhere {same}\n  and {in_keys}",
-            sets = lines(shared.iter().map(|(name, value)| format!("{name} = {value}")), 4),
-            same = same_key(guess),
-            in_keys = in_keys("o.", &guess.key),
-        )),
-        WayBack::Upsert => {
-            let mut names: Vec<_> = guess.key.iter().map(|name| plain(name)).collect();
-            let mut values: Vec<_> = guess.scope.iter().map(|name| format!("n.{}", plain(name))).collect();
-            let key = names.join(", ");
-            names.extend(shared.iter().map(|(name, _)| name.clone()));
-            values.extend(shared.iter().map(|(_, value)| value.clone()));
-            let resolution = if shared.is_empty() {
-                "nothing".to_owned()
-            } else {
-                let sets = shared.iter().map(|(name, _)| format!("{name} = excluded.{name}"));
-                format!("update\nset {}", lines(sets, 4))
-            };
-            Some(format!(
-                "insert into {old} ({names})\nselect {values}\nfrom {new} as n\nwhere {in_keys}\non conflict ({key}) do {resolution}",
-                names = names.join(", "),
-                values = lines(values.into_iter(), 7),
-                in_keys = in_keys("n.", &guess.scope),
-            ))
-        }
-    }
-}
-
 fn array_reverse(guess: &Guess<'_>, array: &ColumnSchema) -> String {
     let mut object = String::new();
     for (index, fields) in guess.fields.chunks(FIELDS_MAX).enumerate() {
@@ -164,30 +134,13 @@ fn array_reverse(guess: &Guess<'_>, array: &ColumnSchema) -> String {
     format!(
         "update {old} as o\nset {array} = (\n    select {group}(\n        {object}\n        order by {order})\n    \
          from {new} as n\n    where {same})\nwhere {in_keys}",
-        old = plain_table(&guess.old.name),
+        old = SPELLING.old_table(guess),
         array = plain(&array.name),
         // Of no rows both make an empty array.
         group = if array.kind == ColumnKind::Bytes { "jsonb_group_array" } else { "json_group_array" },
         order = order.join(", "),
-        new = plain_table(&guess.new.name),
-        same = same_key(guess),
-        in_keys = in_keys("o.", &guess.key),
+        new = SPELLING.new_table(guess),
+        same = SPELLING.same_key(guess),
+        in_keys = SPELLING.in_keys("o.", &guess.key),
     )
-}
-
-fn same_key(guess: &Guess<'_>) -> String {
-    let pairs = guess.key.iter().zip(&guess.scope);
-    pairs
-        .map(|(key, scope)| format!("n.{} = o.{}", plain(scope), plain(key)))
-        .collect::<Vec<_>>()
-        .join(" and ")
-}
-
-fn in_keys(alias: &str, names: &[String]) -> String {
-    format!("{} in (:keys)", tuple(alias, names))
-}
-
-fn tuple(alias: &str, names: &[String]) -> String {
-    let names: Vec<_> = names.iter().map(|name| format!("{alias}{}", plain(name))).collect();
-    if let [name] = names.as_slice() { name.clone() } else { format!("({})", names.join(", ")) }
 }

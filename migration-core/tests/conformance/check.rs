@@ -85,6 +85,49 @@ pub(crate) async fn a_row_outside_the_scope_is_a_fault<E: TestEngine>() {
     assert_fault(&report, &["customer_id"]);
 }
 
+pub(crate) async fn rows_that_the_new_table_refuses_are_faults<E: TestEngine>() {
+    let mut model = subscriptions().mapped(
+        "projection = \"select id as customer_id, 'a' as slot, plan_a as plan from customers where id in (:keys)\"",
+    );
+    model.tables = model.tables.replace(
+        "plan text not null",
+        "plan text not null references plan_names (name) check (plan <> 'refused')",
+    );
+    model.tables = format!("create table plan_names (name text primary key); {}", model.tables);
+    let world = World::<E>::new(model).await;
+    world.run("insert into plan_names (name) values ('gold'), ('refused')").await;
+    world.run("insert into customers (id, plan_a) values (1, 'gold')").await;
+    let check = async || {
+        let keys = world.store.sample_keys(&world.subject, 100).await.unwrap();
+        world.store.check_projection(&world.subject, &keys).await.unwrap()
+    };
+    assert_eq!(check().await.faults, []);
+    world.run("insert into customers (id, plan_a) values (2, 'refused'), (3, 'tin')").await;
+    let report = check().await;
+    assert_eq!(report.faults.len(), 2, "{:#?}", report.faults);
+    assert_fault(&report, &["key 2", "refuses", "plan"]);
+    assert_fault(&report, &["key 3", "(tin)", "plan_names has no such (name)"]);
+    assert!(world.subscriptions().await.is_empty());
+}
+
+pub(crate) async fn what_is_another_each_time_is_warned_of<E: TestEngine>() {
+    let given = |value: &str| {
+        format!(
+            "select id as customer_id, 'a' as slot, cast({value} as text) as plan from customers where id in (:keys)"
+        )
+    };
+    let report = checked::<E>(&given("random()"), "(1, 'x', null)").await;
+    assert!(
+        report.warnings.iter().any(|warning| warning.message.contains("random()")),
+        "{:?}",
+        report.warnings
+    );
+    let report = checked::<E>(&given("current_timestamp"), "(1, 'x', null)").await;
+    assert!(report.warnings[0].message.contains("current_timestamp"), "{:?}", report.warnings);
+    let report = checked::<E>(&given("upper(plan_a)"), "(1, 'x', null)").await;
+    assert_eq!(report.warnings, []);
+}
+
 pub(crate) async fn a_reverse_that_is_the_inverse_has_no_faults<E: TestEngine>() {
     let report = reversed::<E>(None).await;
     assert_eq!(report.keys, 3);

@@ -124,6 +124,8 @@ conformance! {
         two_rows_for_one_new_key_are_a_fault,
         two_keys_claiming_one_row_are_a_fault,
         a_row_outside_the_scope_is_a_fault,
+        rows_that_the_new_table_refuses_are_faults,
+        what_is_another_each_time_is_warned_of,
         a_reverse_that_is_the_inverse_has_no_faults,
         a_reverse_that_forgets_deletions_is_a_fault,
         a_reverse_that_changes_the_projection_is_a_fault,

@@ -241,3 +241,17 @@ async fn the_apps_own_schema_versions_are_left_alone() {
     let tables = world.lines("select name from sqlite_schema where name like '\\_sqlx%' escape '\\'").await;
     assert!(tables.is_empty(), "{tables:?}");
 }
+
+#[tokio::test]
+async fn clocks_and_zones_of_a_projection_are_warned_of() {
+    let warnings = async |value: &str| {
+        let projection = format!("projection = \"select id, {value} as t from source where id in (:keys)\"");
+        let world = World::<Sqlite>::new(documents().mapped(&projection)).await;
+        world.run("insert into source values (1, '{}')").await;
+        let keys = world.coerce(&[1]);
+        world.store.check_projection(&world.subject, &keys).await.unwrap().warnings
+    };
+    assert!(warnings("datetime('now')").await[0].message.contains("datetime(…, 'now')"));
+    assert!(warnings("datetime(doc, 'localtime')").await[0].message.contains("the time zone of the process"));
+    assert_eq!(warnings("datetime(doc, '+1 day')").await, []);
+}

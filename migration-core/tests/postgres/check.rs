@@ -227,3 +227,104 @@ async fn a_way_back_is_proven_and_undone() {
     assert_eq!(report.faults.len(), 1);
     assert!(report.faults[0].message.starts_with("key 2: "), "{:?}", report.faults);
 }
+
+#[tokio::test]
+async fn tables_with_more_columns_than_a_query_may_judge_are_checked() {
+    let columns: Vec<String> = (0..900).map(|number| format!("c{number}")).collect();
+    let declared = columns.iter().map(|name| format!("{name} smallint")).collect::<Vec<_>>().join(", ");
+    let fixture = Fixture::new(&format!(
+        "create table old (id integer primary key, v integer);
+         create table new (id integer primary key, {declared});
+         insert into old values (1, 5), (2, 70000)"
+    ))
+    .await;
+    let given = |last: &str| {
+        let list =
+            columns[..899].iter().map(|name| format!("v % 7 as {name}")).collect::<Vec<_>>().join(", ");
+        format!("select id, {list}, {last} as c899 from old where id in (:keys)")
+    };
+    let report = check(&fixture, &given("0")).await;
+    assert_eq!((messages(&report), report.rows), (Vec::new(), 2));
+    let report = check(&fixture, &given("v")).await;
+    assert_eq!(report.faults.len(), 1, "{:?}", messages(&report));
+    assert!(report.faults[0].message.contains("key 2: the projection gives a value in column c899"));
+    let report = check(&fixture, &given("v + 0.5")).await;
+    assert!(
+        report
+            .faults
+            .iter()
+            .any(|fault| fault.message.contains("column c899 of type smallint would keep 5.5"))
+    );
+}
+
+fn warned(report: &CheckReport) -> Vec<&str> {
+    report.warnings.iter().map(|warning| warning.message.as_str()).collect()
+}
+
+#[tokio::test]
+async fn values_that_depend_on_the_session_or_the_moment_are_warned_of() {
+    let fixture = Fixture::new(
+        "create table old (id integer primary key, at timestamptz, amount float8, span interval, raw bytea, doc jsonb);
+         create table new (id integer primary key, day date, t text, local timestamp, n numeric);
+         create function drawn() returns integer language sql as 'select 4';
+         insert into old select n, timestamptz '2024-02-29 12:00Z', 1 / 3.0, '1 day', 'abc', '{\"a\": 1}'
+         from generate_series(1, 3) as n",
+    )
+    .await;
+    let warnings = async |columns: &str| {
+        let given = format!("select id, {columns} from old where id in (:keys)");
+        let report = check(&fixture, &given).await;
+        assert_eq!(messages(&report), Vec::<&str>::new(), "a warning is no fault");
+        warned(&report).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (columns, word) in [
+        ("at::date as day", "column day depends on the session's TimeZone"),
+        ("at as local", "column local depends on the session's TimeZone"),
+        ("at::text as t", "column t depends on the session's TimeZone"),
+        ("(timestamp '2024-02-03 00:00')::text as t", "column t depends on the session's DateStyle"),
+        ("'1/2/2024'::date as day", "column day depends on the session's DateStyle"),
+        ("span::text as t", "column t depends on the session's IntervalStyle"),
+        ("raw::text as t", "column t depends on the session's bytea_output"),
+        ("amount::text as t", "column t depends on the session's extra_float_digits"),
+    ] {
+        let found = warnings(columns).await;
+        assert!(matches!(found.as_slice(), [only] if only.starts_with(word)), "{columns}: {found:?}");
+    }
+    let found = warnings("random()::text as t").await;
+    assert_eq!(found.len(), 2, "by its name and by what it gives: {found:?}");
+    assert!(warnings("drawn() as n").await[0].contains("drawn()"));
+    assert!(warnings("now()::date as day").await[0].contains("now()"));
+    assert!(warnings("current_date as day").await[0].contains("current_date"));
+    let none = "(at at time zone 'UTC')::date as day, doc ->> 'a' as t, round(amount::numeric, 2) as n";
+    let report = check(&fixture, &format!("select id, {none} from old where id in (:keys)")).await;
+    assert_eq!(warned(&report), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn rows_that_a_constraint_of_the_new_table_refuses_are_found() {
+    let fixture = Fixture::new(
+        "create table plan (name text primary key); insert into plan values ('gold'), ('iron');
+         create table old (id integer primary key, v text, n integer);
+         create table new (id integer primary key, v text references plan, n integer,
+             made timestamptz not null default now(), parent integer references new,
+             constraint positive check (n > 0), constraint named check (new.v <> ''),
+             constraint recent check (made > '2000-01-01' and n < 1000000));
+         insert into old values (7, 'gold', 5)",
+    )
+    .await;
+    let given = "select id, v, n, 5 as parent from old where id in (:keys)";
+    assert_eq!(messages(&check(&fixture, given).await), Vec::<&str>::new());
+    fixture.run("insert into old values (8, 'tin', -1), (9, null, null)").await;
+    let report = check(&fixture, given).await;
+    assert_eq!(
+        messages(&report),
+        [
+            "key 8: the projection gives a row with (v) = (tin), and plan has no such (name)",
+            "key 8: the projection gives a row that the new table refuses: positive CHECK ((n > 0))",
+        ]
+    );
+    // Nothing is left behind, and nobody's rows were needed.
+    let left: i64 =
+        sqlx::query_scalar("select count(*) from new").fetch_one(&fixture.store.pool).await.unwrap();
+    assert_eq!(left, 0);
+}

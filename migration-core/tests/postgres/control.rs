@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossfade_migration_core::Error;
 use crossfade_migration_core::catalog::Catalog;
 use crossfade_migration_core::comparisons::{ComparisonLog, Mismatch, Tally};
-use crossfade_migration_core::control::{EvidenceLog, Registration, Registry, StandingStore};
+use crossfade_migration_core::control::{EvidenceLog, MigrationId, Registration, Registry, StandingStore};
 use crossfade_migration_core::fence::Fence;
 use crossfade_migration_core::fleet::{Fleet, LEASE_TTL};
 use crossfade_migration_core::gate::{Evidence, EvidenceKind};
@@ -297,4 +297,53 @@ async fn tallies_are_replaced_and_mismatches_bounded() {
     let latest = store.mismatches(id, 2).await.unwrap();
     assert_eq!((latest[0].key.as_str(), latest[1].key.as_str()), ("5000\u{fffd}", "1049\u{fffd}"));
     assert_eq!(store.mismatches(id, 5_000).await.unwrap().len(), 1_000);
+}
+
+#[tokio::test]
+async fn a_mapping_with_other_key_columns_leaves_no_functions_of_the_one_before() {
+    let fixture = Fixture::new(
+        "create table old (id integer, part integer, v text, primary key (id, part));
+         create table single (id integer primary key, v text);
+         create table new (id integer, part integer, v text, primary key (id, part))",
+    )
+    .await;
+    let mapped = |old: &str, key: &str, scope: &str, columns: &str| {
+        Manifest::parse(
+            &format!(
+                "name = \"moved\"\n[old]\nurl = \"postgres:///unused\"\ntable = \"{old}\"\nkey = [{key}]\n\
+                 [new]\nurl = \"postgres:///unused\"\ntable = \"new\"\nscope = [{scope}]\nkey = [\"id\", \"part\"]\n\
+                 [mapping]\nprojection = \"select {columns}, v from {old} where {} in (:keys)\"\n",
+                if old == "old" { "(id, part)" } else { "id" },
+            ),
+            "test",
+        )
+        .unwrap()
+    };
+    let functions = async || -> Vec<String> {
+        sqlx::query_scalar(
+            "select oid::regprocedure::text from pg_proc
+             where pronamespace = 'crossfade'::regnamespace and proname like '%\\_moved' order by 1",
+        )
+        .fetch_all(&fixture.store.pool)
+        .await
+        .unwrap()
+    };
+    fixture.register(&mapped("single", "\"id\"", "\"id\"", "id, 1 as part")).await;
+    let one = functions().await;
+    fixture.register(&mapped("old", "\"id\", \"part\"", "\"id\", \"part\"", "id, part")).await;
+    let two = functions().await;
+    assert_eq!(two.len(), one.len(), "{one:?} {two:?}");
+    assert!(two.iter().all(|function| !one.contains(function)), "{one:?} {two:?}");
+    // Registered again, all of them stay.
+    fixture.register(&mapped("old", "\"id\", \"part\"", "\"id\", \"part\"", "id, part")).await;
+    assert_eq!(functions().await, two);
+}
+
+#[tokio::test]
+async fn a_write_without_crossfades_tables_is_told_what_makes_them() {
+    let fixture = Fixture::new("create table application (id integer)").await;
+    let mut transaction = fixture.store.pool.begin().await.unwrap();
+    let error = Postgres::fence(&mut transaction, MigrationId(1), "moved", Some(Epoch(1))).await.unwrap_err();
+    assert!(matches!(error, Error::ControlStore { .. }), "{error:?}");
+    assert!(error.hint().unwrap().contains("crossfade init"), "{error}");
 }

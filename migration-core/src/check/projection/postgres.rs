@@ -4,6 +4,7 @@
 //! a fault names its key. Everything is judged by the database, with the casts that the mirror uses.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Column, Executor, PgConnection, Row, SqlSafeStr, TypeInfo};
@@ -17,6 +18,14 @@ use crate::mirror::postgres::{bind_keys, bound_keys};
 use crate::plan::Plan;
 use crate::quote::postgres::{quote, table};
 use crate::rows::postgres::travelling;
+
+/// Columns that are judged in one query: with [`JUDGEMENTS`] for each, and what says whose a row is beside the first of
+/// them, it stays below the 1,664 columns that a query of Postgres may give.
+const SLICE_COLUMNS_MAX: usize = 300;
+
+/// Columns of a query that judge one column of the plan: whether it is NULL, whether it would be kept as another value,
+/// and both values.
+const JUDGEMENTS: usize = 4;
 
 /// How much of a value a fault shows.
 const SHOWN_CHARACTERS_MAX: u32 = 60;
@@ -102,11 +111,28 @@ impl<'p> ProjectionCheck<'p> {
     /// Looks at what the projection gives for one key.
     pub(in crate::check) async fn key(&mut self, connection: &mut PgConnection, key: &Key) -> Result<()> {
         self.report.keys += 1;
-        let sql = format!("select {} from {}", self.judgement(), self.keyed_projection());
-        match self.run(connection, sql, std::slice::from_ref(key)).await? {
-            Ok(rows) => rows.iter().try_for_each(|row| self.row(key, row)),
-            Err(message) => self.diagnose(connection, key, message).await,
+        let keys = std::slice::from_ref(key);
+        // Whose the rows are goes first, and alone with the first slice of the columns.
+        for first in (0..self.plan.columns().len()).step_by(SLICE_COLUMNS_MAX) {
+            let slice = first..self.plan.columns().len().min(first + SLICE_COLUMNS_MAX);
+            let mut list = self.judgement(slice.clone());
+            if first == 0 {
+                list.extend(self.ownership());
+            }
+            let sql = format!("select {} from {}", list.join(", "), self.keyed_projection());
+            match self.run(connection, sql, keys).await? {
+                Ok(rows) => {
+                    for row in &rows {
+                        self.values(key, row, slice.clone())?;
+                        if first == 0 {
+                            self.owner(key, row, slice.len() * JUDGEMENTS)?;
+                        }
+                    }
+                }
+                Err(message) => return self.diagnose(connection, key, message).await,
+            }
         }
+        Ok(())
     }
 
     /// Looks whether the keys give at once what they give one by one.
@@ -171,11 +197,10 @@ impl<'p> ProjectionCheck<'p> {
         format!("({}) as p", self.plan.projection().render(&bound_keys(self.plan, 1)))
     }
 
-    /// The select list that judges a row: four columns for each of the plan's, then whether the row is
-    /// another key's, whose it is, and the new key.
-    fn judgement(&self) -> String {
+    /// The select list that judges values: [`JUDGEMENTS`] for each of these columns.
+    fn judgement(&self, slice: Range<usize>) -> Vec<String> {
         let mut list = Vec::new();
-        for (column, declared) in self.plan.columns().iter().zip(&self.declared) {
+        for (column, declared) in self.plan.columns()[slice.clone()].iter().zip(&self.declared[slice]) {
             let changed = changed(column, declared);
             let name = format!("p.{}", quote(&column.name));
             let kept = format!("{name}::{}", declared.new);
@@ -187,6 +212,12 @@ impl<'p> ProjectionCheck<'p> {
                 ));
             }
         }
+        list
+    }
+
+    /// The select list that says whose a row is: whether it is another key's, whose it is, and the new key.
+    fn ownership(&self) -> Vec<String> {
+        let mut list = Vec::new();
         let scope = || {
             let types = self.plan.key().iter().map(|column| column.sql_type.as_str());
             self.plan.scope().iter().map(|column| format!("p.{}", quote(column))).zip(types)
@@ -209,7 +240,7 @@ impl<'p> ProjectionCheck<'p> {
                 travelling(column.kind, &format!("p.{}::{}", quote(&column.name), column.sql_type))
             ));
         }
-        list.join(", ")
+        list
     }
 
     fn row_key(&self) -> impl Iterator<Item = &'p ColumnSchema> {
@@ -217,12 +248,12 @@ impl<'p> ProjectionCheck<'p> {
         plan.row_key().iter().filter_map(|name| plan.columns().iter().find(|column| column.name == *name))
     }
 
-    fn row(&mut self, key: &Key, row: &PgRow) -> Result<()> {
+    fn values(&mut self, key: &Key, row: &PgRow, slice: Range<usize>) -> Result<()> {
         let plan = self.plan;
-        self.report.rows += 1;
-        for (index, column) in plan.columns().iter().enumerate() {
-            let is_null: bool = row.try_get(index * 4).map_err(reading())?;
-            let is_changed: bool = row.try_get(index * 4 + 1).map_err(reading())?;
+        for (place, index) in slice.enumerate() {
+            let (column, place) = (&plan.columns()[index], place * JUDGEMENTS);
+            let is_null: bool = row.try_get(place).map_err(reading())?;
+            let is_changed: bool = row.try_get(place + 1).map_err(reading())?;
             let name = &column.name;
             if is_null && (!column.nullable || plan.order().contains(name)) {
                 let message =
@@ -235,15 +266,21 @@ impl<'p> ProjectionCheck<'p> {
                 let message = format!(
                     "key {key}: column {name} of type {} would keep {} as {}",
                     self.declared[index].new,
-                    shown(index * 4 + 2)?.unwrap_or_default(),
-                    shown(index * 4 + 3)?.unwrap_or_default(),
+                    shown(place + 2)?.unwrap_or_default(),
+                    shown(place + 3)?.unwrap_or_default(),
                 );
                 let hint =
                     "declare the column so that it holds every value, or shorten or round in the projection";
                 self.fault(About::Rounding, index, message, hint);
             }
         }
-        let rest = plan.columns().len() * 4;
+        Ok(())
+    }
+
+    /// Looks whose a row is, which the columns from `rest` on say.
+    fn owner(&mut self, key: &Key, row: &PgRow, rest: usize) -> Result<()> {
+        let plan = self.plan;
+        self.report.rows += 1;
         let is_foreign: bool = row.try_get(rest).map_err(reading())?;
         if is_foreign {
             let owner: String = row.try_get(rest + 1).map_err(reading())?;
