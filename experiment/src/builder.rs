@@ -12,11 +12,12 @@ use std::{
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     BreakerPolicy, Comparison, Diff, Differences, Error, ErrorSummary, Experiment, FieldDiff, Limits,
-    Observation, Order, Part, Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View, Whole,
+    Observation, Order, Part, Place, Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View,
+    Whole,
     clock::{Clock, FixedDurations},
     diff::diff_serialized,
     experiment::Inner,
@@ -53,7 +54,7 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     measures_cpu: bool,
     fixed: Option<FixedDurations>,
     raises: bool,
-    runtime: Option<Handle>,
+    runtime: Option<Place>,
     publishers: Vec<Box<dyn Publisher>>,
 }
 
@@ -358,10 +359,10 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// Runs candidates on this runtime rather than on the caller's. Candidates that block their thread need
-    /// one of their own.
-    pub fn runtime(mut self, runtime: Handle) -> Self {
-        self.runtime = Some(runtime);
+    /// Runs candidates on this runtime rather than on the caller's: a [`CandidateRuntime`](crate::CandidateRuntime)'s
+    /// handle, for candidates that block their thread or compute, or a Tokio runtime's.
+    pub fn runtime(mut self, place: impl Into<Place>) -> Self {
+        self.runtime = Some(place.into());
         self
     }
 

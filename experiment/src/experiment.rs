@@ -13,8 +13,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    ErrorSummary, Hook, HookFailure, Limits, Observation, Publisher, RecheckPolicy, Sampling, Tally, Verdict,
-    View, Whole,
+    ErrorSummary, Hook, HookFailure, Limits, Observation, Place, Publisher, RecheckPolicy, Sampling, Tally,
+    Verdict, View, Whole,
     clock::{Clock, FixedDurations},
     hooks::{Hooks, Unary, guard},
     limits::{Budget, Slots},
@@ -54,7 +54,7 @@ where
     pub(crate) limits: Limits,
     pub(crate) recheck: RecheckPolicy,
     pub(crate) noise_ppm: u32,
-    pub(crate) runtime: Option<tokio::runtime::Handle>,
+    pub(crate) runtime: Option<Place>,
     pub(crate) publishers: Vec<Box<dyn Publisher>>,
     pub(crate) measures_cpu: bool,
     pub(crate) fixed: Option<FixedDurations>,

@@ -3,14 +3,15 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use crate::{
     Branch, ErrorSummary, Experiment, Hook, HookFailure, Incomparable, Order, Outcome, Seen, Verdict, View,
     admit::Ticket,
+    clock::{Clock, Tick},
     contain::{Caught, caught, drop_contained},
     experiment::Inner,
     hooks::{Assessment, Picture, guard, panic_message},
@@ -62,13 +63,20 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             inner.settle_in_line(ticket, key, control, candidate);
             return old;
         }
+        if inner.order == Order::Concurrent && !inner.measures_cpu {
+            let began = clock.tick();
+            let ((old, old_ended), (new, new_ended)) = both(clock, control(), caught(candidate)).await;
+            let control = Side { output: &old, wall_ns: clock.between(began, old_ended), cpu: None };
+            let candidate = Side { output: new, wall_ns: clock.between(began, new_ended), cpu: None };
+            inner.settle_in_line(ticket, key, control, candidate);
+            return old;
+        }
         let cpu = inner.measures_cpu;
         let began = clock.tick();
         let (old, new) = match inner.order {
             Order::Concurrent => {
-                let control = async { (metered(cpu, control()).await, clock.tick()) };
-                let candidate = async { (metered(cpu, caught(candidate)).await, clock.tick()) };
-                let ((old, old_ended), (new, new_ended)) = both(control, candidate).await;
+                let (control, candidate) = (metered(cpu, control()), metered(cpu, caught(candidate)));
+                let ((old, old_ended), (new, new_ended)) = both(clock, control, candidate).await;
                 (
                     Side::new(old, clock.between(began, old_ended)),
                     Side::new(new, clock.between(began, new_ended)),
@@ -277,28 +285,37 @@ fn seen<'a, V, E>(side: &'a Result<V, E>, error: Option<&'a ErrorSummary>) -> Se
     }
 }
 
-/// Polls both until both have ended.
-async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+/// Polls both until both have ended, and says when each did.
+async fn both<A, B>(
+    clock: &Clock,
+    a: impl Future<Output = A>,
+    b: impl Future<Output = B>,
+) -> ((A, Tick), (B, Tick)) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut ended_a, mut ended_b) = (None, None);
     poll_fn(|context| {
-        if ended_a.is_none()
-            && let Poll::Ready(ended) = a.as_mut().poll(context)
-        {
-            ended_a = Some(ended);
-        }
-        if ended_b.is_none()
-            && let Poll::Ready(ended) = b.as_mut().poll(context)
-        {
-            ended_b = Some(ended);
-        }
-        match (ended_a.take(), ended_b.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (a, b) => {
-                (ended_a, ended_b) = (a, b);
-                Poll::Pending
-            }
-        }
+        poll_timed(clock, a.as_mut(), &mut ended_a, context);
+        poll_timed(clock, b.as_mut(), &mut ended_b, context);
+        if ended_a.is_some() && ended_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await
+    .await;
+    match (ended_a, ended_b) {
+        (Some(a), Some(b)) => (a, b),
+        _ => unreachable!("both have ended"),
+    }
+}
+
+/// Polls unless it has ended.
+#[inline]
+fn poll_timed<F: Future>(
+    clock: &Clock,
+    future: Pin<&mut F>,
+    ended: &mut Option<(F::Output, Tick)>,
+    context: &mut Context<'_>,
+) {
+    if ended.is_none()
+        && let Poll::Ready(output) = future.poll(context)
+    {
+        *ended = Some((output, clock.tick()));
+    }
 }
