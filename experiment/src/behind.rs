@@ -204,8 +204,8 @@ impl<V, E, L: Capture<V>> Inner<V, E, L> {
         Some((runtime, permit, self.stop.subscribe()))
     }
 
-    /// Starts a candidate's task from async code. Waking another runtime's thread costs a system call, more than all
-    /// else that the caller does here: a task on the caller's own runtime does it, when the caller awaits.
+    /// Starts a candidate's task from async code. Waking a thread of another runtime costs a system call, more than
+    /// all else that the caller does here: a task on the caller's own runtime does it, when the caller awaits.
     pub(crate) fn spawn(
         &self,
         runtime: Handle,
@@ -214,11 +214,13 @@ impl<V, E, L: Capture<V>> Inner<V, E, L> {
         if self.raises {
             return Some(runtime.spawn(task));
         }
-        match Handle::try_current() {
-            Ok(callers) if callers.id() != runtime.id() => {
-                callers.spawn(async move { drop(runtime.spawn(task)) });
-            }
-            _ => drop(runtime.spawn(task)),
+        let callers = match &self.runtime {
+            None => None,
+            Some(_) => Handle::try_current().ok().filter(|callers| callers.id() != runtime.id()),
+        };
+        match callers {
+            Some(callers) => drop(callers.spawn(async move { drop(runtime.spawn(task)) })),
+            None => drop(runtime.spawn(task)),
         }
         None
     }

@@ -47,6 +47,7 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     start: Start,
     order: Order,
     limits: Limits,
+    in_line_timeout: Option<Duration>,
     breaker: Option<BreakerPolicy>,
     recheck: RecheckPolicy,
     noise_ppm: u32,
@@ -125,6 +126,7 @@ impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
             start: Start::default(),
             order: Order::default(),
             limits: Limits::default(),
+            in_line_timeout: None,
             breaker: Some(BreakerPolicy::default()),
             recheck: RecheckPolicy::default(),
             noise_ppm: 0,
@@ -341,6 +343,14 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
+    /// How long the caller may wait for a candidate in line. Async ones are dropped then, which needs a Tokio
+    /// runtime with timers: where there is none, the candidate is shed. Sync ones cannot be stopped: one that
+    /// took longer is counted as timed out. Default: no bound.
+    pub fn in_line_timeout(mut self, timeout: Duration) -> Self {
+        self.in_line_timeout = Some(timeout);
+        self
+    }
+
     /// Bounds on candidates off the caller's path.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -379,6 +389,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
     pub fn build(self) -> Result<Experiment<V, E, L>, Error> {
         let zero = [
             ("timeout", self.limits.timeout.is_zero()),
+            ("in_line_timeout", self.in_line_timeout.is_some_and(|timeout| timeout.is_zero())),
             ("in_flight_max", self.limits.in_flight_max == 0),
             ("budget_per_second", self.limits.budget_per_second == Some(0)),
             ("recheck.rounds", self.recheck.rounds == 0),
@@ -407,6 +418,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
             start: self.start,
             order: self.order,
             limits: self.limits,
+            in_line_timeout: self.in_line_timeout,
             recheck: self.recheck,
             noise_ppm: self.noise_ppm,
             noise: NoiseCounts::default(),

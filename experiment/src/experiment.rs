@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -52,6 +53,7 @@ where
     pub(crate) start: Start,
     pub(crate) order: Order,
     pub(crate) limits: Limits,
+    pub(crate) in_line_timeout: Option<Duration>,
     pub(crate) recheck: RecheckPolicy,
     pub(crate) noise_ppm: u32,
     pub(crate) runtime: Option<Place>,
