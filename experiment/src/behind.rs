@@ -80,7 +80,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
 
     /// As [`run`](Self::run), for code that blocks instead of awaiting: the candidate runs on the blocking
     /// threads of the runtime, and starts when control has ended. One that outlasts its timeout is given
-    /// up, but holds its slot until its thread is free again.
+    /// up; on a shared runtime it holds its slot until its thread is free again, on a
+    /// [`CandidateRuntime`](crate::CandidateRuntime) another thread takes its place.
     ///
     /// # Errors
     /// Control's, unchanged.

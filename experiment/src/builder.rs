@@ -39,6 +39,7 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     lens: L,
     hooks: Hooks<L::Observed>,
     describe_error: Unary<E, ErrorSummary>,
+    describes_errors: bool,
     run_if: Option<Unary<[u8], bool>>,
     before_run: Option<Unary<[u8], ()>>,
     after_run: Option<Unary<Observation, ()>>,
@@ -118,6 +119,7 @@ impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
             describe_error: Box::new(|error| {
                 ErrorSummary::new(std::any::type_name::<E>(), error.to_string())
             }),
+            describes_errors: false,
             run_if: None,
             before_run: None,
             after_run: None,
@@ -184,9 +186,11 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// What is kept of an error. By default the type's name and its `Display`.
+    /// What is kept of an error, and published. By default the type's name and its `Display`; that text is
+    /// compared, but published only with [`Reveal::Values`], for it may hold values.
     pub fn describe_errors(mut self, describe: impl Fn(&E) -> ErrorSummary + Send + Sync + 'static) -> Self {
         self.describe_error = Box::new(describe);
+        self.describes_errors = true;
         self
     }
 
@@ -245,7 +249,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         })
     }
 
-    /// Whether differences carry the values. Default [`Reveal::Paths`].
+    /// Whether differences carry the values, and errors their text. Default [`Reveal::Paths`].
     pub fn reveal(mut self, reveal: Reveal) -> Self {
         self.hooks.reveal = reveal;
         self
@@ -408,6 +412,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
             seed: self.seed,
             switch: Switch::new(self.sampling),
             lens: self.lens,
+            shows_errors: self.describes_errors || self.raises || self.hooks.reveal == Reveal::Values,
             hooks: self.hooks,
             describe_error: self.describe_error,
             run_if: self.run_if,

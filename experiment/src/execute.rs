@@ -93,7 +93,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
                 }
             })
         };
-        self.on_thread(stop, &own.runtime, Some(own.threads.clone()), hold, job).await
+        // Boxed, as everything that is not on the common path: the task is moved on the caller's time.
+        Box::pin(self.on_thread(stop, &own.runtime, Some(own.threads.clone()), hold, job)).await
     }
 
     /// As [`execute`](Self::execute), for a candidate that blocks: it has one of the blocking threads.

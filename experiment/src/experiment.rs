@@ -45,6 +45,8 @@ where
     pub(crate) lens: L,
     pub(crate) hooks: Hooks<L::Observed>,
     pub(crate) describe_error: Unary<E, ErrorSummary>,
+    /// Whether an error's message may be published.
+    pub(crate) shows_errors: bool,
     pub(crate) run_if: Option<Unary<[u8], bool>>,
     pub(crate) before_run: Option<Unary<[u8], ()>>,
     pub(crate) after_run: Option<Unary<Observation, ()>>,

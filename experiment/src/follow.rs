@@ -113,7 +113,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         let (verdict, mut picture, _slot) = match again {
             Some(again) if first.is_mismatch() => {
                 drop(slot);
-                let (verdict, picture) = self.read_again(again, picture, stop, &mut failures).await;
+                let reading = Box::pin(self.read_again(again, picture, stop, &mut failures));
+                let (verdict, picture) = reading.await;
                 (verdict, picture, None)
             }
             _ => (first, picture, slot),
@@ -247,7 +248,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Follower<V, E, L> {
             && inner.noise_ppm > 0
             && fastrand::u32(..crate::PPM_ALL) < inner.noise_ppm
         {
-            inner.measure_noise(control, again, &mut stop).await;
+            Box::pin(inner.measure_noise(control, again, &mut stop)).await;
         }
         raised
     }
