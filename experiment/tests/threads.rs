@@ -38,11 +38,9 @@ async fn one() -> Result<i64, String> {
 }
 
 /// A candidate that holds its thread until the sender is dropped.
-fn blocks(until: mpsc::Receiver<()>) -> impl Future<Output = Result<i64, String>> + Send {
-    async move {
-        let _ = until.recv();
-        Ok(1)
-    }
+async fn blocks(until: mpsc::Receiver<()>) -> Result<i64, String> {
+    let _ = until.recv();
+    Ok(1)
 }
 
 #[tokio::test]
