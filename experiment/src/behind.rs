@@ -9,14 +9,16 @@ use tokio::{
 };
 
 use crate::{
-    Capture, Experiment, Start,
+    Capture, Experiment, Place, Start,
     admit::Ticket,
+    execute::Hold,
     experiment::Inner,
-    follow::{ControlSource, follow},
+    follow::{ControlSource, Follower},
     ledger::Bin,
     meter::{metered, metered_sync},
     reread::Again,
     sample::Draw,
+    seat::Permit,
 };
 
 impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
@@ -67,8 +69,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
                 let (old, new) = (control.clone(), candidate.clone());
                 let again = move || {
                     Some(Again {
-                        control: Box::new(move || Box::pin(old())),
-                        candidate: Box::new(move || Box::pin(new())),
+                        control: Arc::new(move || Box::pin(old())),
+                        candidate: Arc::new(move || Box::pin(new())),
                     })
                 };
                 self.run_behind(key.as_ref(), || control(), move || candidate(), again).await
@@ -78,7 +80,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
 
     /// As [`run`](Self::run), for code that blocks instead of awaiting: the candidate runs on the blocking
     /// threads of the runtime, and starts when control has ended. One that outlasts its timeout is given
-    /// up, but holds its slot until its thread is free again.
+    /// up; on a shared runtime it holds its slot until its thread is free again, on a
+    /// [`CandidateRuntime`](crate::CandidateRuntime) another thread takes its place.
     ///
     /// # Errors
     /// Control's, unchanged.
@@ -108,15 +111,13 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         NF: Future<Output = Result<V, E>> + Send + 'static,
     {
         let inner = &self.inner;
-        let (decision, slot) = self.enter_off_path(key);
-        let (Some(mut ticket), slot @ Some(_)) = (inner.open_only(key, &decision), slot) else {
-            return control().await;
-        };
-        let Some((runtime, stop)) = inner.place(&mut ticket) else {
+        let Some(Entered { ticket, hold, runtime, stop }) = self.enter(key) else {
             return control().await;
         };
         let subject = inner.subject(key);
-        let owned = inner.clone();
+        let follower =
+            |ticket: Ticket, control| Follower { inner: inner.clone(), ticket, subject, hold, stop, control };
+        let mut ticket = ticket;
         match inner.start {
             Start::AfterControl => {
                 let began = inner.clock.tick();
@@ -124,16 +125,15 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
                 let wall_ns = inner.clock.between(began, inner.clock.tick());
                 let kept = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
                 ticket.entry.when_cut_off(Bin::Shed);
-                let task = follow(owned, ticket, subject, slot, stop, kept, candidate, again());
-                inner.raise(runtime.spawn(task)).await;
+                let task = inner.spawn(runtime, follower(ticket, kept).follow(candidate, again()));
+                inner.raise(task).await;
                 outcome
             }
             Start::WithControl => {
                 let (send, receive) = oneshot::channel();
                 let kept = ControlSource::Running(receive);
                 ticket.entry.when_cut_off(Bin::Shed);
-                let task =
-                    runtime.spawn(follow(owned, ticket, subject, slot, stop, kept, candidate, again()));
+                let task = inner.spawn(runtime, follower(ticket, kept).follow(candidate, again()));
                 let began = inner.clock.tick();
                 let (outcome, cpu) = metered(inner.measures_cpu, control()).await;
                 let wall_ns = inner.clock.between(began, inner.clock.tick());
@@ -151,57 +151,86 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         N: FnOnce() -> Result<V, E> + Send + 'static,
     {
         let inner = &self.inner;
-        let (decision, slot) = self.enter_off_path(key);
-        let (Some(mut ticket), Some(slot)) = (inner.open_only(key, &decision), slot) else {
-            return control();
-        };
-        let Some((runtime, stop)) = inner.place(&mut ticket) else {
+        let Some(Entered { mut ticket, hold, runtime, stop }) = self.enter(key) else {
             return control();
         };
         let subject = inner.subject(key);
         let began = inner.clock.tick();
         let (outcome, cpu) = metered_sync(inner.measures_cpu, control);
         let wall_ns = inner.clock.between(began, inner.clock.tick());
-        let kept = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
+        let control = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
         ticket.entry.when_cut_off(Bin::Shed);
-
-        // The slot goes with the thread, which may outlast the timeout; the task gets one of its own making.
-        let (send, receive) = oneshot::channel();
-        let blocking = runtime.clone();
-        let candidate = move || async move {
-            blocking.spawn_blocking(move || {
-                let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(candidate));
-                // Refused only where the task has given up waiting.
-                let _ = send.send(caught);
-                drop(slot);
-            });
-            match receive.await {
-                Ok(Ok(result)) => result,
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        runtime.spawn(follow(inner.clone(), ticket, subject, None, stop, kept, candidate, None));
+        let follower = Follower { inner: inner.clone(), ticket, subject, hold, stop, control };
+        runtime.spawn(follower.follow_sync(runtime.clone(), candidate));
         outcome
+    }
+
+    /// Leave for a call with one candidate: all that it needs, or nothing.
+    fn enter(&self, key: &[u8]) -> Option<Entered<V, E, L>> {
+        let inner = &self.inner;
+        let (decision, slot) = self.enter_off_path(key);
+        let mut ticket = inner.open_only(key, &decision)?;
+        let slot = Some(slot?);
+        let (runtime, permit, stop) = inner.place(&mut ticket)?;
+        Some(Entered { ticket, hold: Hold { slot, permit }, runtime, stop })
     }
 }
 
+struct Entered<V, E, L: Capture<V>>
+where
+    V: 'static,
+{
+    ticket: Ticket,
+    hold: Hold<V, E, L>,
+    runtime: Handle,
+    stop: watch::Receiver<bool>,
+}
+
 impl<V, E, L: Capture<V>> Inner<V, E, L> {
-    /// Where the candidate is to run, with its view of shutdowns; without a runtime the call is shed.
-    pub(crate) fn place(&self, ticket: &mut Ticket) -> Option<(Handle, watch::Receiver<bool>)> {
-        let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) else {
+    /// Where the candidate's task is to run, with a thread for the candidate where it has its own, and its view
+    /// of shutdowns. Without a runtime, or without a thread that is free, the call is shed.
+    pub(crate) fn place(
+        &self,
+        ticket: &mut Ticket,
+    ) -> Option<(Handle, Option<Permit>, watch::Receiver<bool>)> {
+        let placed = match &self.runtime {
+            Some(Place::Own(own)) => own.threads.try_take().map(|permit| (own.runtime.clone(), Some(permit))),
+            Some(Place::Shared(runtime)) => Some((runtime.clone(), None)),
+            None => Handle::try_current().ok().map(|runtime| (runtime, None)),
+        };
+        let Some((runtime, permit)) = placed else {
             ticket.entry.settle(Bin::Shed);
             return None;
         };
-        Some((runtime, self.stop.subscribe()))
+        Some((runtime, permit, self.stop.subscribe()))
+    }
+
+    /// Starts a candidate's task from async code. Waking a thread of another runtime costs a system call, more than
+    /// all else that the caller does here: a task on the caller's own runtime does it, when the caller awaits.
+    pub(crate) fn spawn(
+        &self,
+        runtime: Handle,
+        task: impl Future<Output = Option<String>> + Send + 'static,
+    ) -> Option<JoinHandle<Option<String>>> {
+        if self.raises {
+            return Some(runtime.spawn(task));
+        }
+        let callers = match &self.runtime {
+            None => None,
+            Some(_) => Handle::try_current().ok().filter(|callers| callers.id() != runtime.id()),
+        };
+        match callers {
+            Some(callers) => drop(callers.spawn(async move { drop(runtime.spawn(task)) })),
+            None => drop(runtime.spawn(task)),
+        }
+        None
     }
 
     /// Where the experiment raises, for tests: waits for the candidate, and panics with what it has to say.
-    pub(crate) async fn raise(&self, task: JoinHandle<Option<String>>) {
-        if !self.raises {
-            return;
-        }
-        if let Ok(Some(mismatch)) = task.await {
+    pub(crate) async fn raise(&self, task: Option<JoinHandle<Option<String>>>) {
+        if let Some(task) = task
+            && let Ok(Some(mismatch)) = task.await
+        {
             panic!("{mismatch}");
         }
     }

@@ -12,11 +12,12 @@ use std::{
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     BreakerPolicy, Comparison, Diff, Differences, Error, ErrorSummary, Experiment, FieldDiff, Limits,
-    Observation, Order, Part, Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View, Whole,
+    Observation, Order, Part, Place, Publisher, RecheckPolicy, Reveal, Sampling, Seed, Seen, Start, View,
+    Whole,
     clock::{Clock, FixedDurations},
     diff::diff_serialized,
     experiment::Inner,
@@ -38,6 +39,7 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     lens: L,
     hooks: Hooks<L::Observed>,
     describe_error: Unary<E, ErrorSummary>,
+    describes_errors: bool,
     run_if: Option<Unary<[u8], bool>>,
     before_run: Option<Unary<[u8], ()>>,
     after_run: Option<Unary<Observation, ()>>,
@@ -46,6 +48,7 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     start: Start,
     order: Order,
     limits: Limits,
+    in_line_timeout: Option<Duration>,
     breaker: Option<BreakerPolicy>,
     recheck: RecheckPolicy,
     noise_ppm: u32,
@@ -53,7 +56,7 @@ pub struct Builder<V: 'static, E, L: View<V> = Whole> {
     measures_cpu: bool,
     fixed: Option<FixedDurations>,
     raises: bool,
-    runtime: Option<Handle>,
+    runtime: Option<Place>,
     publishers: Vec<Box<dyn Publisher>>,
 }
 
@@ -116,6 +119,7 @@ impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
             describe_error: Box::new(|error| {
                 ErrorSummary::new(std::any::type_name::<E>(), error.to_string())
             }),
+            describes_errors: false,
             run_if: None,
             before_run: None,
             after_run: None,
@@ -124,6 +128,7 @@ impl<V: 'static, E: Display + 'static, L: View<V>> Builder<V, E, L> {
             start: Start::default(),
             order: Order::default(),
             limits: Limits::default(),
+            in_line_timeout: None,
             breaker: Some(BreakerPolicy::default()),
             recheck: RecheckPolicy::default(),
             noise_ppm: 0,
@@ -181,9 +186,11 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// What is kept of an error. By default the type's name and its `Display`.
+    /// What is kept of an error, and published. By default the type's name and its `Display`; that text is
+    /// compared, but published only with [`Reveal::Values`], for it may hold values.
     pub fn describe_errors(mut self, describe: impl Fn(&E) -> ErrorSummary + Send + Sync + 'static) -> Self {
         self.describe_error = Box::new(describe);
+        self.describes_errors = true;
         self
     }
 
@@ -242,7 +249,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         })
     }
 
-    /// Whether differences carry the values. Default [`Reveal::Paths`].
+    /// Whether differences carry the values, and errors their text. Default [`Reveal::Paths`].
     pub fn reveal(mut self, reveal: Reveal) -> Self {
         self.hooks.reveal = reveal;
         self
@@ -340,6 +347,14 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
+    /// How long the caller may wait for a candidate in line. Async ones are dropped then, which needs a Tokio
+    /// runtime with timers: where there is none, the candidate is shed. Sync ones cannot be stopped: one that
+    /// took longer is counted as timed out. Default: no bound.
+    pub fn in_line_timeout(mut self, timeout: Duration) -> Self {
+        self.in_line_timeout = Some(timeout);
+        self
+    }
+
     /// Bounds on candidates off the caller's path.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -358,10 +373,10 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// Runs candidates on this runtime rather than on the caller's. Candidates that block their thread need
-    /// one of their own.
-    pub fn runtime(mut self, runtime: Handle) -> Self {
-        self.runtime = Some(runtime);
+    /// Runs candidates on this runtime rather than on the caller's: a [`CandidateRuntime`](crate::CandidateRuntime)'s
+    /// handle, for candidates that block their thread or compute, or a Tokio runtime's.
+    pub fn runtime(mut self, place: impl Into<Place>) -> Self {
+        self.runtime = Some(place.into());
         self
     }
 
@@ -378,6 +393,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
     pub fn build(self) -> Result<Experiment<V, E, L>, Error> {
         let zero = [
             ("timeout", self.limits.timeout.is_zero()),
+            ("in_line_timeout", self.in_line_timeout.is_some_and(|timeout| timeout.is_zero())),
             ("in_flight_max", self.limits.in_flight_max == 0),
             ("budget_per_second", self.limits.budget_per_second == Some(0)),
             ("recheck.rounds", self.recheck.rounds == 0),
@@ -396,6 +412,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
             seed: self.seed,
             switch: Switch::new(self.sampling),
             lens: self.lens,
+            shows_errors: self.describes_errors || self.raises || self.hooks.reveal == Reveal::Values,
             hooks: self.hooks,
             describe_error: self.describe_error,
             run_if: self.run_if,
@@ -406,6 +423,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
             start: self.start,
             order: self.order,
             limits: self.limits,
+            in_line_timeout: self.in_line_timeout,
             recheck: self.recheck,
             noise_ppm: self.noise_ppm,
             noise: NoiseCounts::default(),

@@ -7,14 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    ErrorSummary, Hook, HookFailure, Limits, Observation, Publisher, RecheckPolicy, Sampling, Tally, Verdict,
-    View, Whole,
+    ErrorSummary, Hook, HookFailure, Limits, Observation, Place, Publisher, RecheckPolicy, Sampling, Tally,
+    Verdict, View, Whole,
     clock::{Clock, FixedDurations},
     hooks::{Hooks, Unary, guard},
     limits::{Budget, Slots},
@@ -44,6 +45,8 @@ where
     pub(crate) lens: L,
     pub(crate) hooks: Hooks<L::Observed>,
     pub(crate) describe_error: Unary<E, ErrorSummary>,
+    /// Whether an error's message may be published.
+    pub(crate) shows_errors: bool,
     pub(crate) run_if: Option<Unary<[u8], bool>>,
     pub(crate) before_run: Option<Unary<[u8], ()>>,
     pub(crate) after_run: Option<Unary<Observation, ()>>,
@@ -52,9 +55,10 @@ where
     pub(crate) start: Start,
     pub(crate) order: Order,
     pub(crate) limits: Limits,
+    pub(crate) in_line_timeout: Option<Duration>,
     pub(crate) recheck: RecheckPolicy,
     pub(crate) noise_ppm: u32,
-    pub(crate) runtime: Option<tokio::runtime::Handle>,
+    pub(crate) runtime: Option<Place>,
     pub(crate) publishers: Vec<Box<dyn Publisher>>,
     pub(crate) measures_cpu: bool,
     pub(crate) fixed: Option<FixedDurations>,

@@ -2,16 +2,18 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
 use crate::{
-    Branch, Capture, ErrorSummary, Hook, HookFailure, Incomparable, Outcome, Seen, Verdict, View,
+    Branch, Capture, ErrorSummary, Hook, HookFailure, Incomparable, Outcome, Verdict, View,
     admit::{Slot, Subject, Ticket},
-    contain::caught,
+    execute::{Ended, Hold, Ran},
     experiment::Inner,
-    hooks::{Picture, guard, panic_message},
+    hooks::{Picture, guard},
     ledger::Bin,
-    meter::metered,
     reread::Again,
     roster::Candidate,
     weigh::raised,
@@ -42,24 +44,6 @@ enum ControlEnd<O> {
 pub(crate) enum ControlSource<O> {
     Ended(Control<O>),
     Running(oneshot::Receiver<Control<O>>),
-}
-
-/// How a candidate ended.
-pub(crate) enum Ended<V> {
-    Value(V),
-    Error(ErrorSummary),
-    Panicked(String),
-    TimedOut,
-    /// The process is shutting down.
-    Stopped,
-}
-
-/// A candidate that has ended, and what that took.
-pub(crate) struct Ran<V> {
-    ended: Ended<V>,
-    wall_ns: u64,
-    cpu: Option<Duration>,
-    failures: Vec<HookFailure>,
 }
 
 impl<O> ControlSource<O> {
@@ -97,61 +81,16 @@ impl<V, E, L: Capture<V>> Inner<V, E, L> {
 }
 
 impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
-    /// Runs a candidate within its bounds.
-    pub(crate) async fn execute<N, F>(&self, stop: &mut watch::Receiver<bool>, candidate: N) -> Ran<V>
-    where
-        N: FnOnce() -> F + Send,
-        F: Future<Output = Result<V, E>> + Send,
-    {
-        let began = self.clock.tick();
-        let (ended, cpu) = self.contained(stop, candidate).await;
-        let wall_ns = self.clock.between(began, self.clock.tick());
-        let mut failures = Vec::new();
-        let ended = self.describe(ended, &mut failures);
-        Ran { ended, wall_ns, cpu, failures }
-    }
-
-    /// Neither panic nor delay gets out of here, nor does it outlast a shutdown.
-    pub(crate) async fn contained<N, F>(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        candidate: N,
-    ) -> (Ended<Result<V, E>>, Option<Duration>)
-    where
-        N: FnOnce() -> F,
-        F: Future<Output = Result<V, E>>,
-    {
-        let run = tokio::time::timeout(self.limits.timeout, metered(self.measures_cpu, caught(candidate)));
-        tokio::select! {
-            biased;
-            () = stopped(stop) => (Ended::Stopped, None),
-            ended = run => match ended {
-                Ok((Ok(result), cpu)) => (Ended::Value(result), cpu),
-                Ok((Err(panic), cpu)) => (Ended::Panicked(panic_message(panic)), cpu),
-                Err(_) => (Ended::TimedOut, None),
-            },
-        }
-    }
-
-    pub(crate) fn describe(&self, ended: Ended<Result<V, E>>, failures: &mut Vec<HookFailure>) -> Ended<V> {
-        match ended {
-            Ended::Value(Ok(value)) => Ended::Value(value),
-            Ended::Value(Err(error)) => Ended::Error(self.summarize(&error, failures)),
-            Ended::Error(error) => Ended::Error(error),
-            Ended::Panicked(message) => Ended::Panicked(message),
-            Ended::TimedOut => Ended::TimedOut,
-            Ended::Stopped => Ended::Stopped,
-        }
-    }
-
     /// Compares, reads again, settles and publishes; gives control's end back for the next candidate, and
-    /// what a test is to be told.
+    /// what a test is to be told. All that takes its time belongs to the slot, but for reading again, which
+    /// has bounds of its own and waits.
     pub(crate) async fn conclude(
         &self,
         run: &About<'_, V, E>,
         ticket: Ticket,
         control: Control<L::Observed>,
         ran: Ran<V>,
+        slot: Option<Slot<V, E, L>>,
         stop: &mut watch::Receiver<bool>,
     ) -> (Control<L::Observed>, Option<String>) {
         let About { candidate, subject, again } = *run;
@@ -171,9 +110,14 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         }
 
         let (first, picture) = self.compare(&control.end, &ended, &mut failures);
-        let (verdict, mut picture) = match again {
-            Some(again) if first.is_mismatch() => self.read_again(again, picture, stop, &mut failures).await,
-            _ => (first, picture),
+        let (verdict, mut picture, _slot) = match again {
+            Some(again) if first.is_mismatch() => {
+                drop(slot);
+                let reading = Box::pin(self.read_again(again, picture, stop, &mut failures));
+                let (verdict, picture) = reading.await;
+                (verdict, picture, None)
+            }
+            _ => (first, picture, slot),
         };
         if let (Some(cohort), Some(key), ControlEnd::Kept(Ok(value))) =
             (&self.hooks.cohort, &subject.key, &control.end)
@@ -228,7 +172,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
             .unwrap_or_else(|| nothing(Verdict::Incomparable(Incomparable::Hook)))
     }
 
-    /// Reads control once more, for the share of calls that measure its noise.
+    /// Reads control once more, for the share of calls that measure its noise; where there is room to.
     pub(crate) async fn measure_noise(
         &self,
         control: Control<L::Observed>,
@@ -238,9 +182,11 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         let ControlEnd::Kept(first) = control.end else {
             return;
         };
+        let Some(_slot) = self.recheck_slot() else {
+            return;
+        };
         let mut failures = Vec::new();
-        let (ended, _) = self.contained(stop, &again.control).await;
-        let second = self.describe(ended, &mut failures);
+        let second = self.reread(&again.control, stop, &mut failures).await;
         if let Some(second) = second.seen() {
             let agrees = self.look(second, &mut failures, |second, failures| {
                 self.hooks.agrees(first.as_ref(), second, failures)
@@ -263,26 +209,6 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
     }
 }
 
-impl<V> Ended<V> {
-    pub(crate) fn seen(&self) -> Option<Seen<'_, V>> {
-        match self {
-            Self::Value(value) => Some(Ok(value)),
-            Self::Error(error) => Some(Err(error)),
-            Self::Panicked(_) | Self::TimedOut | Self::Stopped => None,
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::Value(_) => Outcome::Value,
-            Self::Error(error) => Outcome::Error(error.clone()),
-            Self::Panicked(message) => Outcome::Panicked(message.clone()),
-            Self::TimedOut => Outcome::TimedOut,
-            Self::Stopped => Outcome::Gone,
-        }
-    }
-}
-
 impl<O> ControlEnd<O> {
     fn outcome(&self) -> Outcome {
         match self {
@@ -293,42 +219,48 @@ impl<O> ControlEnd<O> {
     }
 }
 
-/// Ends when candidates are to stop; never where the experiment is gone.
-pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
+/// A candidate's task: all that it needs is its own.
+pub(crate) struct Follower<V, E, L: Capture<V>>
+where
+    V: 'static,
+{
+    pub(crate) inner: Arc<Inner<V, E, L>>,
+    pub(crate) ticket: Ticket,
+    pub(crate) subject: Subject,
+    pub(crate) hold: Hold<V, E, L>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) control: ControlSource<L::Observed>,
 }
 
-/// One candidate of a call off the caller's path, from its start to its end.
-#[expect(clippy::too_many_arguments, reason = "a task owns all that it needs")]
-pub(crate) async fn follow<V, E, L, N, F>(
-    inner: Arc<Inner<V, E, L>>,
-    ticket: Ticket,
-    subject: Subject,
-    slot: Option<Slot<V, E, L>>,
-    mut stop: watch::Receiver<bool>,
-    control: ControlSource<L::Observed>,
-    candidate: N,
-    again: Option<Again<V, E>>,
-) -> Option<String>
-where
-    V: Send + 'static,
-    E: Send + 'static,
-    L: Capture<V>,
-    N: FnOnce() -> F + Send + 'static,
-    F: Future<Output = Result<V, E>> + Send + 'static,
-{
-    let ran = inner.execute(&mut stop, candidate).await;
-    let control = control.ended().await;
-    drop(slot);
-    let about = About { candidate: &inner.roster.only, subject: &subject, again: again.as_ref() };
-    let (control, raised) = inner.conclude(&about, ticket, control, ran, &mut stop).await;
-    if let Some(again) = &again
-        && inner.noise_ppm > 0
-        && fastrand::u32(..crate::PPM_ALL) < inner.noise_ppm
+impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Follower<V, E, L> {
+    /// One candidate of a call off the caller's path, from its start to its end.
+    pub(crate) async fn follow<N, F>(mut self, candidate: N, again: Option<Again<V, E>>) -> Option<String>
+    where
+        N: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
     {
-        inner.measure_noise(control, again, &mut stop).await;
+        let (ran, slot) = self.inner.execute(&mut self.stop, candidate, self.hold).await;
+        let control = self.control.ended().await;
+        let (inner, mut stop) = (self.inner, self.stop);
+        let about = About { candidate: &inner.roster.only, subject: &self.subject, again: again.as_ref() };
+        let (control, raised) = inner.conclude(&about, self.ticket, control, ran, slot, &mut stop).await;
+        if let Some(again) = &again
+            && inner.noise_ppm > 0
+            && fastrand::u32(..crate::PPM_ALL) < inner.noise_ppm
+        {
+            Box::pin(inner.measure_noise(control, again, &mut stop)).await;
+        }
+        raised
     }
-    raised
+
+    /// As [`follow`](Self::follow), of a candidate that blocks, on the blocking threads of `runtime`.
+    pub(crate) async fn follow_sync<N>(mut self, runtime: Handle, candidate: N)
+    where
+        N: FnOnce() -> Result<V, E> + Send + 'static,
+    {
+        let (ran, slot) = self.inner.execute_sync(&mut self.stop, &runtime, candidate, self.hold).await;
+        let control = self.control.ended().await;
+        let about = About { candidate: &self.inner.roster.only, subject: &self.subject, again: None };
+        self.inner.conclude(&about, self.ticket, control, ran, slot, &mut self.stop).await;
+    }
 }

@@ -3,27 +3,32 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::Duration,
 };
+
+use tokio::runtime::Handle;
 
 use crate::{
     Branch, ErrorSummary, Experiment, Hook, HookFailure, Incomparable, Order, Outcome, Seen, Verdict, View,
     admit::Ticket,
+    clock::{Clock, Tick},
     contain::{Caught, caught, drop_contained},
     experiment::Inner,
     hooks::{Assessment, Picture, guard, panic_message},
     ledger::Bin,
     meter::{metered, metered_sync},
     sample::Draw,
+    sketch::nanoseconds,
     weigh::raised,
 };
 
 impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
     /// Runs both sides on the caller's task in the experiment's [`Order`], and gives back what control gave.
     /// The values are compared where they are: they need not be `Clone` or `Send`. The caller waits for the
-    /// candidate too, and nothing bounds how long; its errors and panics are contained.
+    /// candidate too, up to [`in_line_timeout`](crate::Builder::in_line_timeout) where that is set; its errors
+    /// and panics are contained.
     ///
     /// # Errors
     /// Control's, unchanged.
@@ -50,32 +55,45 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             return control().await;
         };
         let clock = &inner.clock;
-        if inner.order == Order::ControlFirst && !inner.measures_cpu {
-            // The common case by itself: each layer around a future costs nanoseconds.
+        let is_plain = !inner.measures_cpu && inner.in_line_timeout.is_none();
+        // The common cases by themselves: each layer around a future costs nanoseconds.
+        if is_plain && inner.order == Order::ControlFirst {
             let began = clock.tick();
             let old = control().await;
             let between = clock.tick();
             let new = caught(candidate).await;
             let ended = clock.tick();
             let control = Side { output: &old, wall_ns: clock.between(began, between), cpu: None };
-            let candidate = Side { output: new, wall_ns: clock.between(between, ended), cpu: None };
+            let candidate = Side { output: Some(new), wall_ns: clock.between(between, ended), cpu: None };
             inner.settle_in_line(ticket, key, control, candidate);
             return old;
         }
+        if is_plain && inner.order == Order::Concurrent {
+            let began = clock.tick();
+            let ((old, old_ended), (new, new_ended)) = both(clock, control(), caught(candidate)).await;
+            let control = Side { output: &old, wall_ns: clock.between(began, old_ended), cpu: None };
+            let candidate = Side { output: Some(new), wall_ns: clock.between(began, new_ended), cpu: None };
+            inner.settle_in_line(ticket, key, control, candidate);
+            return old;
+        }
+        let Some(candidate) = bounded(inner.in_line_timeout, caught(candidate)) else {
+            let mut entry = ticket.entry;
+            entry.settle(Bin::Shed);
+            return control().await;
+        };
         let cpu = inner.measures_cpu;
         let began = clock.tick();
         let (old, new) = match inner.order {
             Order::Concurrent => {
-                let control = async { (metered(cpu, control()).await, clock.tick()) };
-                let candidate = async { (metered(cpu, caught(candidate)).await, clock.tick()) };
-                let ((old, old_ended), (new, new_ended)) = both(control, candidate).await;
+                let (control, candidate) = (metered(cpu, control()), metered(cpu, candidate));
+                let ((old, old_ended), (new, new_ended)) = both(clock, control, candidate).await;
                 (
                     Side::new(old, clock.between(began, old_ended)),
                     Side::new(new, clock.between(began, new_ended)),
                 )
             }
             Order::Random if fastrand::bool() => {
-                let new = metered(cpu, caught(candidate)).await;
+                let new = metered(cpu, candidate).await;
                 let between = clock.tick();
                 let old = metered(cpu, control()).await;
                 let ended = clock.tick();
@@ -84,7 +102,7 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             Order::ControlFirst | Order::Random => {
                 let old = metered(cpu, control()).await;
                 let between = clock.tick();
-                let new = metered(cpu, caught(candidate)).await;
+                let new = metered(cpu, candidate).await;
                 let ended = clock.tick();
                 (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
             }
@@ -122,7 +140,7 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             return control();
         };
         let (clock, cpu) = (&inner.clock, inner.measures_cpu);
-        let candidate = || catch_unwind(AssertUnwindSafe(candidate));
+        let candidate = || Some(catch_unwind(AssertUnwindSafe(candidate)));
         let began = clock.tick();
         let (old, new) = if inner.order == Order::Random && fastrand::bool() {
             let new = metered_sync(cpu, candidate);
@@ -142,6 +160,9 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         old.output
     }
 }
+
+/// A candidate's end in line; `None` where it did not end in time.
+type Timed<T> = Option<Caught<T>>;
 
 /// A side that has ended, and what that took.
 struct Side<T> {
@@ -165,11 +186,14 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         mut ticket: Ticket,
         key: &[u8],
         control: Side<&Result<V, E>>,
-        candidate: Side<Caught<Result<V, E>>>,
+        candidate: Side<Timed<Result<V, E>>>,
     ) {
         let mut failures = Vec::new();
         let mut assessment = None;
-        if let (Ok(old), Ok(Ok(new))) = (control.output, &candidate.output) {
+        let in_time = self.in_line_timeout.is_none_or(|limit| candidate.wall_ns <= nanoseconds(limit));
+        if let (Ok(old), Some(Ok(Ok(new)))) = (control.output, &candidate.output)
+            && in_time
+        {
             assessment = self.assess_values(old, new, &mut failures);
             if assessment == Some(Assessment::Agree)
                 && failures.is_empty()
@@ -184,6 +208,14 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
                 return;
             }
         }
+        let candidate = match candidate {
+            // One that could not be stopped is found out afterwards.
+            Side { output: Some(Ok(late)), wall_ns, cpu } if !in_time => {
+                drop_contained(late);
+                Side { output: None, wall_ns, cpu }
+            }
+            candidate => candidate,
+        };
         self.settle_in_full(ticket, key, control, candidate, assessment, failures);
     }
 
@@ -200,7 +232,7 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         ticket: Ticket,
         key: &[u8],
         control: Side<&Result<V, E>>,
-        candidate: Side<Caught<Result<V, E>>>,
+        candidate: Side<Timed<Result<V, E>>>,
         assessment: Option<Assessment>,
         mut failures: Vec<HookFailure>,
     ) {
@@ -211,11 +243,16 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         let old_error = old.as_ref().err().map(|error| self.summarize(error, &mut failures));
         let (control_ns, candidate_ns) = self.durations(control.wall_ns, candidate.wall_ns);
         let (verdict, mut picture, new_outcome) = match candidate.output {
-            Err(panic) => {
+            None => {
+                only.breaker.failed(pass, now);
+                entry.record_latencies(control_ns, candidate_ns);
+                (Verdict::TimedOut, Picture::default(), Outcome::TimedOut)
+            }
+            Some(Err(panic)) => {
                 only.breaker.failed(pass, now);
                 (Verdict::Panicked, Picture::default(), Outcome::Panicked(panic_message(panic)))
             }
-            Ok(new) => {
+            Some(Ok(new)) => {
                 let new_error = new.as_ref().err().map(|error| self.summarize(error, &mut failures));
                 if new.is_err() && old.is_ok() {
                     only.breaker.failed(pass, now);
@@ -277,28 +314,62 @@ fn seen<'a, V, E>(side: &'a Result<V, E>, error: Option<&'a ErrorSummary>) -> Se
     }
 }
 
-/// Polls both until both have ended.
-async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+/// The candidate within its time, where it has one. `None` where there is no timer to tell: not even that may panic
+/// into the caller.
+fn bounded<T>(
+    limit: Option<Duration>,
+    candidate: impl Future<Output = T>,
+) -> Option<impl Future<Output = Option<T>>> {
+    let timer = match limit {
+        Some(limit) => {
+            Handle::try_current().ok()?;
+            Some(catch_unwind(|| tokio::time::sleep(limit)).ok()?)
+        }
+        None => None,
+    };
+    Some(async {
+        match timer {
+            None => Some(candidate.await),
+            Some(timer) => tokio::select! {
+                biased;
+                ended = candidate => Some(ended),
+                () = timer => None,
+            },
+        }
+    })
+}
+
+/// Polls both until both have ended, and says when each did.
+async fn both<A, B>(
+    clock: &Clock,
+    a: impl Future<Output = A>,
+    b: impl Future<Output = B>,
+) -> ((A, Tick), (B, Tick)) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut ended_a, mut ended_b) = (None, None);
     poll_fn(|context| {
-        if ended_a.is_none()
-            && let Poll::Ready(ended) = a.as_mut().poll(context)
-        {
-            ended_a = Some(ended);
-        }
-        if ended_b.is_none()
-            && let Poll::Ready(ended) = b.as_mut().poll(context)
-        {
-            ended_b = Some(ended);
-        }
-        match (ended_a.take(), ended_b.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (a, b) => {
-                (ended_a, ended_b) = (a, b);
-                Poll::Pending
-            }
-        }
+        poll_timed(clock, a.as_mut(), &mut ended_a, context);
+        poll_timed(clock, b.as_mut(), &mut ended_b, context);
+        if ended_a.is_some() && ended_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await
+    .await;
+    match (ended_a, ended_b) {
+        (Some(a), Some(b)) => (a, b),
+        _ => unreachable!("both have ended"),
+    }
+}
+
+/// Polls unless it has ended.
+#[inline]
+fn poll_timed<F: Future>(
+    clock: &Clock,
+    future: Pin<&mut F>,
+    ended: &mut Option<(F::Output, Tick)>,
+    context: &mut Context<'_>,
+) {
+    if ended.is_none()
+        && let Poll::Ready(output) = future.poll(context)
+    {
+        *ended = Some((output, clock.tick()));
+    }
 }

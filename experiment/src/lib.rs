@@ -45,6 +45,7 @@ mod clock;
 mod contain;
 mod diff;
 mod error;
+mod execute;
 mod experiment;
 mod follow;
 mod hooks;
@@ -65,6 +66,7 @@ mod reread;
 mod roster;
 mod runtime;
 mod sample;
+mod seat;
 mod sketch;
 mod totals;
 mod trial;
@@ -91,7 +93,7 @@ pub use publish::{
     Examples, Group, JsonLines, PublishFn, Publisher, ToChannel, ToMetrics, ToTracing, Unmatched,
 };
 pub use recheck::RecheckPolicy;
-pub use runtime::CandidateRuntime;
+pub use runtime::{CandidateHandle, CandidateRuntime, Place};
 pub use sample::{Bucket, PPM_ALL, Sampling, Seed};
 pub use sketch::LatencySketch;
 pub use totals::{Tally, Totals};

@@ -7,7 +7,9 @@ use crate::{Experiment, Noise, Sampling, View};
 impl<V, E, L: View<V>> Experiment<V, E, L> {
     /// Ends the experiment: no candidate starts any more, those under way have `grace` to end, and are dropped
     /// where they await then. The account is closed afterwards; drain it last. A candidate that blocks its
-    /// thread cannot be stopped: it is not waited for beyond the grace either.
+    /// thread cannot be stopped: it is not waited for beyond the grace either. On a
+    /// [`CandidateRuntime`](crate::CandidateRuntime) its call is accounted for all the same; on a shared runtime
+    /// it is when it lets go.
     ///
     /// Needs a Tokio runtime with timers.
     pub async fn shutdown(&self, grace: Duration) {

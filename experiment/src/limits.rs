@@ -9,7 +9,8 @@ use std::{
 /// is ever queued.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// How long a candidate may take. Default 1 s: long after a caller has lost interest.
+    /// How long a candidate may take. Default 1 s: long after a caller has lost interest. One that blocks its thread
+    /// on a shared runtime is found out only when it lets go.
     pub timeout: Duration,
     /// How many candidates may run at once. Default 64: below the size of common connection pools, so that
     /// candidates cannot starve callers of connections.

@@ -65,7 +65,7 @@ pub enum Outcome {
     Value,
     /// With an error.
     Error(ErrorSummary),
-    /// With a panic, and its message.
+    /// With a panic, and its message as it was written: the standard hook prints it anyway.
     Panicked(String),
     /// Not within its time.
     TimedOut,
@@ -80,7 +80,7 @@ pub enum Outcome {
 pub struct ErrorSummary {
     /// Its kind: the type's name, or what `describe_errors` says.
     pub kind: String,
-    /// Its message.
+    /// Its message; redacted in what is published, unless the experiment shows values or describes errors.
     pub message: String,
 }
 

@@ -1,21 +1,22 @@
 //! Reading a mismatch again, round by round.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
 
 use crate::{
-    Capture, HookFailure, Incomparable, Mismatch, Verdict, experiment::Inner, follow::stopped,
+    Capture, HookFailure, Incomparable, Mismatch, Verdict, execute::stopped, experiment::Inner,
     hooks::Picture, limits::Slots,
 };
 
-/// Both sides, to be read again. Boxed: it is made for sampled calls alone, and called seldom.
+/// Both sides, to be read again. Boxed: they are made for sampled calls alone, and called seldom.
 pub(crate) struct Again<V, E> {
     pub(crate) control: Reread<V, E>,
     pub(crate) candidate: Reread<V, E>,
 }
 
-type Reread<V, E> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<V, E>> + Send>> + Send + Sync>;
+pub(crate) type Reread<V, E> =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<V, E>> + Send>> + Send + Sync>;
 
 /// What one round showed.
 enum Round {
@@ -26,7 +27,7 @@ enum Round {
 }
 
 /// Given back however the reading ends.
-struct RecheckSlot<'a>(&'a Slots);
+pub(crate) struct RecheckSlot<'a>(&'a Slots);
 
 impl Drop for RecheckSlot<'_> {
     fn drop(&mut self) {
@@ -44,10 +45,9 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         stop: &mut watch::Receiver<bool>,
         failures: &mut Vec<HookFailure>,
     ) -> (Verdict, Picture) {
-        if !self.recheck_slots.take() {
+        let Some(_slot) = self.recheck_slot() else {
             return (Verdict::Mismatched(Mismatch::Unchecked), first);
-        }
-        let _slot = RecheckSlot(&self.recheck_slots);
+        };
         let mut standing = (Verdict::Incomparable(Incomparable::Moving), first);
         for round in 0..self.recheck.rounds {
             tokio::select! {
@@ -70,6 +70,11 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         standing
     }
 
+    /// Room for one more reading behind.
+    pub(crate) fn recheck_slot(&self) -> Option<RecheckSlot<'_>> {
+        self.recheck_slots.take().then(|| RecheckSlot(&self.recheck_slots))
+    }
+
     /// Control, candidate, control: what stands between two equal reads of control was read of that state.
     async fn read_round(
         &self,
@@ -77,12 +82,9 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         stop: &mut watch::Receiver<bool>,
         failures: &mut Vec<HookFailure>,
     ) -> Round {
-        let before = self.contained(stop, &again.control).await.0;
-        let between = self.contained(stop, &again.candidate).await.0;
-        let after = self.contained(stop, &again.control).await.0;
-        let before = self.describe(before, failures);
-        let between = self.describe(between, failures);
-        let after = self.describe(after, failures);
+        let before = self.reread(&again.control, stop, failures).await;
+        let between = self.reread(&again.candidate, stop, failures).await;
+        let after = self.reread(&again.control, stop, failures).await;
         let (Some(before), Some(between), Some(after)) = (before.seen(), between.seen(), after.seen()) else {
             return Round::Unreadable;
         };

@@ -205,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn random_shares_are_kept_and_draw_each_call_anew() {
+        let switch = Switch::new(Sampling::Random(250_000));
+        let draw = |_: &u32| switch.draw(Seed::new("random"), b"one key") == Draw::Sampled;
+        let sampled = (0..200_000).filter(draw).count();
+        // Five standard deviations.
+        assert!((49_000..51_000).contains(&sampled), "{sampled} of 200,000 at a quarter");
+    }
+
+    #[test]
     fn the_switch_gives_back_what_was_set() {
         let switch = Switch::new(Sampling::Never);
         for sampling in [

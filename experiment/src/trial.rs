@@ -7,6 +7,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     Capture, Error, Experiment, Start,
     admit::{Decision, Slot, Subject, Ticket},
+    execute::{Hold, NoThread},
     experiment::Inner,
     follow::{About, ControlSource},
     ledger::Bin,
@@ -124,18 +125,12 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<V, E, L> {
             State::Forced(Some(first)) => return first().await,
             State::Bare | State::Forced(None) | State::Sampled { .. } => return control().await,
         };
-        let mut place = None;
-        for run in &mut runs {
-            place = inner.place(&mut run.ticket);
-        }
-        let Some((runtime, stop)) = place else {
+        fastrand::shuffle(&mut runs);
+        let Some((runtime, permit, stop)) = inner.place(&mut runs[0].ticket) else {
+            cut_off(&mut runs);
             return control().await;
         };
-        fastrand::shuffle(&mut runs);
         let subject = inner.subject(&key);
-        let cut_off = |runs: &mut Vec<Run<V, E>>| {
-            runs.iter_mut().for_each(|run| run.ticket.entry.when_cut_off(Bin::Shed));
-        };
         match inner.start {
             Start::AfterControl => {
                 let began = inner.clock.tick();
@@ -143,15 +138,17 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<V, E, L> {
                 let wall_ns = inner.clock.between(began, inner.clock.tick());
                 let kept = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
                 cut_off(&mut runs);
-                let task = follow_all(inner.clone(), subject, slot, stop, kept, runs);
-                inner.raise(runtime.spawn(task)).await;
+                let hold = Hold { slot, permit };
+                let task = inner.spawn(runtime, follow_all(inner.clone(), subject, hold, stop, kept, runs));
+                inner.raise(task).await;
                 outcome
             }
             Start::WithControl => {
                 let (send, receive) = oneshot::channel();
                 cut_off(&mut runs);
                 let kept = ControlSource::Running(receive);
-                let task = runtime.spawn(follow_all(inner.clone(), subject, slot, stop, kept, runs));
+                let hold = Hold { slot, permit };
+                let task = inner.spawn(runtime, follow_all(inner.clone(), subject, hold, stop, kept, runs));
                 let began = inner.clock.tick();
                 let (outcome, cpu) = metered(inner.measures_cpu, control()).await;
                 let wall_ns = inner.clock.between(began, inner.clock.tick());
@@ -204,11 +201,16 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Choice<V, E, L> {
     }
 }
 
-/// The candidates of one call, one after the other: several must not be a burst.
+/// From here on, what is cut off was shed.
+fn cut_off<V, E>(runs: &mut [Run<V, E>]) {
+    runs.iter_mut().for_each(|run| run.ticket.entry.when_cut_off(Bin::Shed));
+}
+
+/// The candidates of one call, one after the other: several must not be a burst. They share the call's slot.
 async fn follow_all<V, E, L>(
     inner: Arc<Inner<V, E, L>>,
     subject: Subject,
-    slot: Option<Slot<V, E, L>>,
+    hold: Hold<V, E, L>,
     mut stop: watch::Receiver<bool>,
     control: ControlSource<L::Observed>,
     runs: Vec<Run<V, E>>,
@@ -218,16 +220,27 @@ where
     E: Send + 'static,
     L: Capture<V>,
 {
+    let Hold { slot: _slot, permit } = hold;
+    let mut first = Some(permit);
     let mut source = control;
     let mut first_raised = None;
-    for Run { candidate, ticket, build } in runs {
-        let ran = inner.execute(&mut stop, build).await;
+    for Run { candidate, mut ticket, build } in runs {
+        let permit = match first.take() {
+            Some(permit) => permit,
+            None => match inner.thread().await {
+                Ok(permit) => permit,
+                Err(NoThread) => {
+                    ticket.entry.settle(Bin::Shed);
+                    continue;
+                }
+            },
+        };
+        let (ran, _) = inner.execute(&mut stop, build, Hold { slot: None, permit }).await;
         let control = source.ended().await;
         let about = About { candidate: &candidate, subject: &subject, again: None };
-        let (control, raised) = inner.conclude(&about, ticket, control, ran, &mut stop).await;
+        let (control, raised) = inner.conclude(&about, ticket, control, ran, None, &mut stop).await;
         source = ControlSource::Ended(control);
         first_raised = first_raised.or(raised);
     }
-    drop(slot);
     first_raised
 }

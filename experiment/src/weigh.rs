@@ -80,7 +80,7 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
         candidate: &Candidate,
         entry: &Entry,
         subject: &Subject,
-        sides: (Branch, Branch),
+        mut sides: (Branch, Branch),
         verdict: Verdict,
         differences: Vec<FieldDiff>,
         mut hook_failures: Vec<HookFailure>,
@@ -89,6 +89,10 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
             (Some(show), Some(key)) => guard(Hook::ShowKeys, &mut hook_failures, || show(key).into()),
             _ => None,
         };
+        if !self.shows_errors {
+            sides.0.redact();
+            sides.1.redact();
+        }
         Observation {
             experiment: self.name.clone(),
             candidate_name: candidate.name.clone(),
@@ -116,6 +120,13 @@ impl Branch {
         value: &mut Option<Value>,
     ) -> Self {
         Self { outcome, wall: Duration::from_nanos(wall_ns), cpu, value: value.take() }
+    }
+
+    /// Hides an error's text, which may hold values, and leaves its kind.
+    fn redact(&mut self) {
+        if let Outcome::Error(error) = &mut self.outcome {
+            error.message = "(redacted)".to_owned();
+        }
     }
 }
 

@@ -45,6 +45,9 @@ enum Way {
     Rechecked,
     InLine,
     Trial,
+    Choice,
+    Sync,
+    SyncInLine,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -59,7 +62,15 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let way = prop_oneof![Just(Way::Behind), Just(Way::Rechecked), Just(Way::InLine), Just(Way::Trial)];
+    let way = prop_oneof![
+        Just(Way::Behind),
+        Just(Way::Rechecked),
+        Just(Way::InLine),
+        Just(Way::Trial),
+        Just(Way::Choice),
+        Just(Way::Sync),
+        Just(Way::SyncInLine),
+    ];
     (act(), act(), way, prop::bool::weighted(0.1), prop::bool::weighted(0.1)).prop_map(
         |(control, candidate, way, cancel, next_epoch)| Step { control, candidate, way, cancel, next_epoch },
     )
@@ -81,6 +92,15 @@ fn perform(act: Act) -> Future {
     }
 }
 
+/// Sync code cannot wait here: time stands still.
+fn perform_now(act: Act) -> Result<i64, String> {
+    match act {
+        Act::Give(value) | Act::GiveLater(value) => Ok(value),
+        Act::Fail | Act::Hang => Err("failed".to_owned()),
+        Act::Panic | Act::PanicWhenBuilt => panic!("ran"),
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Setup {
     start: Start,
@@ -89,18 +109,33 @@ struct Setup {
     breaker: bool,
     hooks_panic: bool,
     drain_often: bool,
+    /// After this many calls the process begins to end.
+    shutdown_after: usize,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    (any::<bool>(), 1u32..6, prop::option::of(1u32..20), any::<bool>(), any::<bool>(), any::<bool>())
-        .prop_map(|(with_control, in_flight_max, budget, breaker, hooks_panic, drain_often)| Setup {
-            start: if with_control { Start::WithControl } else { Start::AfterControl },
-            in_flight_max,
-            budget,
-            breaker,
-            hooks_panic,
-            drain_often,
-        })
+    (
+        any::<bool>(),
+        1u32..6,
+        prop::option::of(1u32..20),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        10usize..80,
+    )
+        .prop_map(
+            |(with_control, in_flight_max, budget, breaker, hooks_panic, drain_often, shutdown_after)| {
+                Setup {
+                    start: if with_control { Start::WithControl } else { Start::AfterControl },
+                    in_flight_max,
+                    budget,
+                    breaker,
+                    hooks_panic,
+                    drain_often,
+                    shutdown_after,
+                }
+            },
+        )
 }
 
 /// Runs all steps; returns what was drained, how many candidates were offered, and how many observed.
@@ -153,6 +188,12 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
         if next_epoch {
             experiment.set_epoch(number as u64);
         }
+        if number == setup.shutdown_after {
+            experiment.shutdown(Duration::from_millis(10)).await;
+            assert_eq!(experiment.in_flight(), 0, "the account is closed");
+            // Somebody turns the switch once more: what comes now is shed.
+            experiment.set_sampling(Sampling::Always);
+        }
         let key = if number % 7 == 6 { "skip".to_owned() } else { format!("key-{}", number % 5) };
         let call = async {
             match way {
@@ -168,6 +209,20 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
                 Way::Trial => {
                     let trial = experiment.trial(&key).candidate("first", move || perform(candidate));
                     trial.candidate("second", move || perform(control)).run(|| perform(control)).await
+                }
+                Way::Choice => {
+                    let choice = experiment.choose(&key, "old").branch("new", move || perform(candidate));
+                    choice
+                        .branch("old", move || perform(control))
+                        .run()
+                        .await
+                        .expect("there is such a branch")
+                }
+                Way::Sync => {
+                    experiment.run_sync(&key, || perform_now(control), move || perform_now(candidate))
+                }
+                Way::SyncInLine => {
+                    experiment.run_sync_in_line(&key, || perform_now(control), || perform_now(candidate))
                 }
             }
         };

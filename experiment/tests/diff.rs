@@ -130,6 +130,20 @@ fn values_are_shown_only_where_asked_for() {
 }
 
 #[test]
+fn what_cannot_be_shown_is_not_shown_as_null() {
+    let (old, mut new) = (order(), order());
+    new.lines.truncate(1);
+    new.tags.insert("z".into(), Some(1));
+    let mut differences = Differences::new(Reveal::Values);
+    old.diff(&new, &mut differences);
+    let sides: Vec<_> = differences.into_found().into_iter().map(|diff| (diff.old, diff.new)).collect();
+    assert_eq!(
+        sides,
+        [(FieldValue::Redacted, FieldValue::Absent), (FieldValue::Absent, FieldValue::Redacted)]
+    );
+}
+
+#[test]
 fn an_experiment_by_fields_counts_what_is_within_tolerance_as_matched() {
     let experiment: Experiment<Order, String> =
         Experiment::by_fields("orders").sampling(Sampling::Always).build().unwrap();

@@ -12,7 +12,7 @@ use std::{
 
 use crossfade_experiment::{
     Builder, CandidateRuntime, Comparison, Error, ErrorSummary, Experiment, Hook, Incomparable, Limits,
-    Observation, Outcome, PublishFn, RecheckPolicy, Sampling, Start, Totals, Verdict, diff_json,
+    Observation, Outcome, PublishFn, RecheckPolicy, Reveal, Sampling, Start, Totals, Verdict, diff_json,
 };
 use futures::FutureExt;
 use serde_json::json;
@@ -80,6 +80,29 @@ fn errors_are_compared_described_and_ignored() {
     let expected =
         Totals { eligible: 5, matched: 2, ignored: 1, mismatched: 2, errored: 1, ..Totals::default() };
     assert_eq!(totals(&experiment), expected);
+}
+
+#[test]
+fn an_errors_text_is_compared_and_not_published_unless_asked_for() {
+    type Configure = fn(Builder<i64, String>) -> Builder<i64, String>;
+    let cases: [(Configure, &str); 3] = [
+        (|builder| builder, "(redacted)"),
+        (|builder| builder.reveal(Reveal::Values), "key (ann@example.org) exists"),
+        (|builder| builder.describe_errors(|_| ErrorSummary::new("db", "duplicate")), "duplicate"),
+    ];
+    for (configure, published) in cases {
+        let (experiment, seen) = watched(configure);
+        let failing = || Err("key (ann@example.org) exists".to_owned());
+        let _ = experiment.run_sync_in_line("k", failing, failing);
+        let _ = experiment.run_sync_in_line("k", failing, || Err("other".to_owned()));
+        let described = published == "duplicate";
+        assert_eq!(totals(&experiment).mismatched, u64::from(!described));
+        let seen = seen.lock().unwrap();
+        for side in [&seen[0].control, &seen[0].candidate] {
+            let Outcome::Error(error) = &side.outcome else { panic!("{side:?}") };
+            assert_eq!(error.message, published);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! In line: candidate and comparison on the caller's task.
 
-use std::{cell::Cell, convert::Infallible, panic::AssertUnwindSafe};
+use std::{cell::Cell, convert::Infallible, future::pending, panic::AssertUnwindSafe, time::Duration};
 
 use crossfade_experiment::{Experiment, Order, Sampling, Totals};
 use futures::{FutureExt, executor::block_on};
@@ -76,4 +76,39 @@ fn a_forced_candidate_answers_alone() {
     experiment.set_sampling(Sampling::Never);
     assert_eq!(experiment.run_sync_in_line("k", || Ok(1), || Ok(2)), Ok(1));
     assert_eq!(experiment.tallies(), []);
+}
+
+fn bounded(order: Order) -> Experiment<Borrowed, String> {
+    let builder = Experiment::builder("bounded").sampling(Sampling::Always).order(order).breaker(None);
+    builder.in_line_timeout(Duration::from_millis(5)).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_caller_waits_no_longer_than_allowed() {
+    for order in [Order::ControlFirst, Order::Random, Order::Concurrent] {
+        let experiment = bounded(order);
+        let good = || async { Ok(Borrowed(1)) };
+        let started = tokio::time::Instant::now();
+        assert_eq!(experiment.run_in_line("k", good, pending).await, Ok(Borrowed(1)));
+        assert!(started.elapsed() < Duration::from_millis(10), "{order:?}");
+        assert_eq!(experiment.run_in_line("k", good, good).await, Ok(Borrowed(1)));
+        let bad = || async { panic!("mine") };
+        assert_eq!(experiment.run_in_line("k", good, bad).await, Ok(Borrowed(1)));
+        let expected = Totals { eligible: 3, matched: 1, timed_out: 1, panicked: 1, ..Totals::default() };
+        assert_eq!(totals(&experiment), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn without_timers_a_bounded_candidate_is_shed_and_a_late_sync_one_is_found_out() {
+    let experiment = bounded(Order::ControlFirst);
+    let good = || async { Ok(Borrowed(1)) };
+    assert_eq!(block_on(experiment.run_in_line("k", good, good)), Ok(Borrowed(1)));
+    let late = || {
+        std::thread::sleep(Duration::from_millis(6));
+        Ok(Borrowed(1))
+    };
+    assert_eq!(experiment.run_sync_in_line("k", || Ok(Borrowed(1)), late), Ok(Borrowed(1)));
+    let expected = Totals { eligible: 2, shed: 1, timed_out: 1, ..Totals::default() };
+    assert_eq!(totals(&experiment), expected);
 }

@@ -218,7 +218,7 @@ async fn values_that_are_not_clone_are_projected() {
 }
 
 /// Gives each read the next of some values; the last one stays.
-fn reads(
+fn reads_of(
     values: &'static [i64],
 ) -> impl Fn() -> std::future::Ready<Result<i64, String>> + Send + Sync + 'static {
     let next = AtomicU32::new(0);
@@ -231,7 +231,7 @@ fn reads(
 async fn rechecked(control: &'static [i64], candidate: &'static [i64]) -> Verdict {
     let policy = RecheckPolicy { delay: Duration::from_millis(100), rounds: 2 };
     let (experiment, seen) = watched(|builder| builder.recheck(policy));
-    experiment.run_rechecked("k", reads(control), reads(candidate)).await.unwrap();
+    experiment.run_rechecked("k", reads_of(control), reads_of(candidate)).await.unwrap();
     quiet(&experiment).await;
     let mut verdicts = verdicts(&seen);
     assert_eq!(verdicts.len(), 1);
@@ -254,6 +254,58 @@ async fn a_difference_is_classed_by_reading_again() {
         Verdict::Transient,
         "agrees with control as it was before"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_read_that_fails_teaches_nothing() {
+    let (experiment, seen) = watched(|builder| builder);
+    let reads = AtomicU32::new(0);
+    let candidate = move || {
+        let read = reads.fetch_add(1, Ordering::Relaxed);
+        async move { if read == 0 { Ok(2) } else { panic!("gone") } }
+    };
+    experiment.run_rechecked("k", reads_of(&[1]), candidate).await.unwrap();
+    assert_eq!(quiet(&experiment).await.incomparable, 1);
+    assert_eq!(verdicts(&seen), [Verdict::Incomparable(Incomparable::Unreadable)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_the_room_to_read_again_a_mismatch_counts_as_it_was_seen() {
+    let limits = Limits { rechecks_max: 1, ..Limits::default() };
+    let (experiment, seen) = watched(|builder| builder.limits(limits));
+    for _ in 0..3 {
+        experiment.run_rechecked("k", reads_of(&[1]), reads_of(&[2, 1])).await.unwrap();
+    }
+    assert_eq!(quiet(&experiment).await.mismatched, 2);
+    let unchecked = Verdict::Mismatched(Mismatch::Unchecked);
+    assert_eq!(verdicts(&seen), [unchecked.clone(), unchecked, Verdict::Transient]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_tells_that_control_moved_where_its_value_does_not() {
+    // Hundreds are versions, the rest is what is compared.
+    let policy = RecheckPolicy { delay: Duration::from_millis(1), rounds: 1 };
+    let by_value = |old: &i64, new: &i64| old % 100 == new % 100;
+    for (version, expected) in [
+        (false, Verdict::Mismatched(Mismatch::Persistent)),
+        (true, Verdict::Incomparable(Incomparable::Moving)),
+    ] {
+        let (experiment, seen) = watched(|builder| {
+            let builder = builder.compare(by_value).recheck(policy);
+            if version { builder.version(|value| value.unsigned_abs() / 100) } else { builder }
+        });
+        experiment.run_rechecked("k", reads_of(&[101, 201, 301]), reads_of(&[2])).await.unwrap();
+        quiet(&experiment).await;
+        assert_eq!(verdicts(&seen), [expected]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_panics_is_noted_and_proves_nothing() {
+    let (experiment, seen) = watched(|builder| builder.version(|_| panic!("version")));
+    experiment.run_rechecked("k", reads_of(&[1]), reads_of(&[2])).await.unwrap();
+    assert_eq!(quiet(&experiment).await.incomparable, 1);
+    assert!(seen.lock().unwrap()[0].hook_failures.iter().all(|failure| failure.message == "version"));
 }
 
 #[test]

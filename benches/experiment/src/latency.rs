@@ -18,13 +18,14 @@ use crate::{
     peers::launch_darkly_with,
 };
 
-/// Control computes for this long; the candidate a hundred times as long.
+/// Control computes for about so long on an idle machine; the candidate a hundred times as long.
 const CONTROL: Duration = Duration::from_micros(20);
 /// Short calls, and many: on a shared machine fewer than one of a hundred is interrupted, so that the p99 is ours.
 const CALLS: usize = 10_000;
 /// Peers wait for the candidate: a few calls show it.
 const PEER_CALLS: usize = 50;
-const ROUNDS: usize = 9;
+/// Enough for a median that a few disturbed rounds do not move; a minute for all rows.
+const ROUNDS: usize = 21;
 
 type Number = Experiment<u64, Infallible>;
 
@@ -32,25 +33,27 @@ pub(crate) fn run() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     println!("\n### The caller's latency beside a slow candidate\n");
     println!(
-        "Control computes {CONTROL:?}. One caller; medians of {ROUNDS} rounds; ratios to control alone in the same round.\n"
+        "Control is a fixed amount of work, about {CONTROL:?}. One caller, {CALLS} calls a round; medians of {ROUNDS} rounds. A ratio is to \
+         control alone in the same round, before or after it in turns. The first row is control against itself.\n"
     );
     println!(
         "| candidate | p50 | p99 | p50 ratio | p99 ratio | candidates run, shed |\n| --- | ---: | ---: | ---: | ---: | ---: |"
     );
 
+    let work = Work::of(CONTROL);
     let candidates = CandidateRuntime::new(1).expect("threads");
     let shared = experiment(None);
     let apart = experiment(Some(&candidates));
     let slow = CONTROL * 100;
 
-    row("none (control alone)", &runtime, None, |_| async { computing(CONTROL) });
+    row("none (control alone)", &runtime, work, None, move |_| async move { work.compute(1) });
     macro_rules! ours {
         ($title:literal, $experiment:expr, $candidate:expr) => {{
             let experiment: Number = $experiment.clone();
-            row($title, &runtime, Some($experiment), move |_| {
+            row($title, &runtime, work, Some($experiment), move |_| {
                 let experiment = experiment.clone();
                 async move {
-                    match experiment.run("k", || async { Ok(computing(CONTROL)) }, $candidate).await {
+                    match experiment.run("k", || async { Ok(work.compute(1)) }, $candidate).await {
                         Ok(value) => value,
                     }
                 }
@@ -75,7 +78,7 @@ pub(crate) fn run() {
         Ok(7)
     });
     ours!("crossfade: computes 100 × as long, threads of its own", &apart, move || async move {
-        Ok(computing(slow))
+        Ok(work.compute(100))
     });
 
     println!("\nThe peers, whose caller waits for a candidate that awaits 100 × as long:\n");
@@ -85,18 +88,17 @@ pub(crate) fn run() {
         7u64
     };
     peer("scientisto", &runtime, || async {
-        AsyncExperiment::new("n").control(async { computing(CONTROL) }).experiment(candidate()).run().await
+        AsyncExperiment::new("n").control(async { work.compute(1) }).experiment(candidate()).run().await
     });
     peer("thesis", &runtime, || async {
-        let run =
-            thesis::Experiment::new("n").control(async { computing(CONTROL) }).experimental(candidate());
+        let run = thesis::Experiment::new("n").control(async { work.compute(1) }).experimental(candidate());
         run.rollout_strategy(RolloutDecision::UseExperimentalAndCompare).run().await
     });
     for (name, order) in [
         ("LaunchDarkly, serial", ExecutionOrder::Serial),
         ("LaunchDarkly, concurrent", ExecutionOrder::Concurrent),
     ] {
-        let migrator = launch_darkly_with(order, || async { computing(CONTROL) }, candidate);
+        let migrator = launch_darkly_with(order, move || async move { work.compute(1) }, candidate);
         let migrator = std::cell::RefCell::new(migrator);
         #[expect(clippy::await_holding_refcell_ref, reason = "one caller at a time")]
         peer(name, &runtime, || async { migrator.borrow_mut().read(Stage::Shadow).await });
@@ -112,29 +114,61 @@ fn experiment(candidates: Option<&CandidateRuntime>) -> Number {
     builder.build().expect("no limit is zero")
 }
 
-fn computing(time: Duration) -> u64 {
-    let started = Instant::now();
-    while started.elapsed() < time {
-        std::hint::spin_loop();
+/// A fixed amount of work: whatever slows the processor down, slows it down, as it does a service's own.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    steps: u64,
+}
+
+impl Work {
+    /// As many steps as take `time` here, at the best of many tries.
+    fn of(time: Duration) -> Self {
+        let probe = Self { steps: 20_000 };
+        let tries = (0..200).map(|_| {
+            let started = Instant::now();
+            probe.compute(1);
+            started.elapsed().as_nanos()
+        });
+        let best = tries.min().unwrap_or(1).max(1);
+        Self { steps: (u128::from(probe.steps) * time.as_nanos() / best) as u64 }
     }
-    black_box(7)
+
+    fn compute(self, times: u64) -> u64 {
+        let mut state = black_box(7u64);
+        for step in 0..self.steps * times {
+            state = black_box((state ^ step).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        }
+        black_box(state);
+        7
+    }
 }
 
 /// Control alone and with the candidate, in turns.
 fn row<F>(
     title: &str,
     runtime: &Runtime,
+    work: Work,
     compared: Option<&Number>,
     call: impl Fn(usize) -> F + Send + Clone + 'static,
 ) where
     F: Future<Output = u64> + Send + 'static,
 {
+    let (mut p50, mut p99, mut p50_ratio, mut p99_ratio) = (vec![], vec![], vec![], vec![]);
     let panics_are_expected = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let (mut p50, mut p99, mut p50_ratio, mut p99_ratio) = (vec![], vec![], vec![], vec![]);
-    for _ in 0..ROUNDS {
-        let alone = latencies(runtime, CALLS, |_| async { computing(CONTROL) });
-        let beside = if compared.is_some() { latencies(runtime, CALLS, call.clone()) } else { alone.clone() };
+    let control = || latencies(runtime, CALLS, move |_| async move { work.compute(1) });
+    let candidate = || latencies(runtime, CALLS, call.clone());
+    for round in 0..ROUNDS {
+        let (alone, beside) = if round % 2 == 0 {
+            let alone = control();
+            (alone, candidate())
+        } else {
+            let beside = candidate();
+            while compared.is_some_and(|experiment| experiment.in_flight() > 0) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            (control(), beside)
+        };
         p50.push(quantile(&beside, 0.5));
         p99.push(quantile(&beside, 0.99));
         p50_ratio.push(quantile(&beside, 0.5) / quantile(&alone, 0.5));

@@ -1,10 +1,11 @@
 //! Differences of any two JSON values, and sketches of any bytes: no input panics, equal values have no
-//! difference, different ones have one, and both directions report the same paths.
+//! difference, different ones have one, both directions report the same paths, and values that serialise differ as their
+//! trees do.
 //!
 //! `cargo +nightly fuzz run diff`, in the folder of the crate.
 #![no_main]
 
-use crossfade_experiment::{LatencySketch, Reveal, diff_json};
+use crossfade_experiment::{LatencySketch, Reveal, diff_json, diff_serialized};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(diff_json(&old, &old, Reveal::Values).is_empty());
     let forth = diff_json(&old, &new, Reveal::Values);
     assert_eq!(forth.is_empty(), old == new);
+    assert_eq!(diff_serialized(&old, &new, Reveal::Values), forth, "one notion of a difference");
     let paths = |differences: Vec<crossfade_experiment::FieldDiff>| {
         let mut paths: Vec<_> = differences.into_iter().map(|difference| difference.path).collect();
         paths.sort();

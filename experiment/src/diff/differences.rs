@@ -78,17 +78,27 @@ impl Differences {
 
     /// Reports that the place where the walk is differs; the values are made only if they are shown.
     pub fn report(&mut self, kind: DiffKind, old: impl FnOnce() -> Value, new: impl FnOnce() -> Value) {
-        self.add(kind, Some(old), Some(new));
+        self.add(kind, Some(|| FieldValue::Shown(old())), Some(|| FieldValue::Shown(new())));
     }
 
     /// Reports that only control has what is here.
     pub fn missing(&mut self, old: impl FnOnce() -> Value) {
-        self.add(DiffKind::Missing, Some(old), None::<fn() -> Value>);
+        self.add(DiffKind::Missing, Some(|| FieldValue::Shown(old())), None::<fn() -> FieldValue>);
     }
 
     /// Reports that only the candidate has what is here.
     pub fn added(&mut self, new: impl FnOnce() -> Value) {
-        self.add(DiffKind::Added, None::<fn() -> Value>, Some(new));
+        self.add(DiffKind::Added, None::<fn() -> FieldValue>, Some(|| FieldValue::Shown(new())));
+    }
+
+    /// As [`missing`](Self::missing), of something that there is no way to show.
+    pub(super) fn missing_unseen(&mut self) {
+        self.add(DiffKind::Missing, Some(hidden), None::<fn() -> FieldValue>);
+    }
+
+    /// As [`added`](Self::added), of something that there is no way to show.
+    pub(super) fn added_unseen(&mut self) {
+        self.add(DiffKind::Added, None::<fn() -> FieldValue>, Some(hidden));
     }
 
     /// Compares two values as a whole, by `==`; they are shown by `Debug`.
@@ -111,11 +121,11 @@ impl Differences {
             match free.iter().position(|&at| Self::same(item, &new[at])) {
                 // Kept in order, so that equal sequences find each partner first.
                 Some(found) => drop(free.remove(found)),
-                None => self.at_index(index, |differences| differences.missing(|| Value::Null)),
+                None => self.at_index(index, Self::missing_unseen),
             }
         }
         for index in free {
-            self.at_index(index, |differences| differences.added(|| Value::Null));
+            self.at_index(index, Self::added_unseen);
         }
     }
 
@@ -139,8 +149,8 @@ impl Differences {
     fn add(
         &mut self,
         kind: DiffKind,
-        old: Option<impl FnOnce() -> Value>,
-        new: Option<impl FnOnce() -> Value>,
+        old: Option<impl FnOnce() -> FieldValue>,
+        new: Option<impl FnOnce() -> FieldValue>,
     ) {
         let Purpose::Collect(reveal) = self.purpose else {
             self.purpose = Purpose::Ask { differs: true };
@@ -166,10 +176,14 @@ impl Differences {
     }
 }
 
-fn side(value: Option<impl FnOnce() -> Value>, reveal: Reveal) -> FieldValue {
+fn hidden() -> FieldValue {
+    FieldValue::Redacted
+}
+
+fn side(value: Option<impl FnOnce() -> FieldValue>, reveal: Reveal) -> FieldValue {
     match (value, reveal) {
         (None, _) => FieldValue::Absent,
         (Some(_), Reveal::Paths) => FieldValue::Redacted,
-        (Some(value), Reveal::Values) => FieldValue::Shown(value()),
+        (Some(value), Reveal::Values) => value(),
     }
 }

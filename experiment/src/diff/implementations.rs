@@ -223,7 +223,7 @@ impl<K: Ord + Display, T: Diff> Diff for BTreeMap<K, T> {
         entries(self.iter(), |key| other.get(key), differences);
         let added = other.keys().filter(|key| !self.contains_key(*key));
         added.for_each(|key| {
-            differences.at_key(&key.to_string(), |differences| differences.added(|| Value::Null));
+            differences.at_key(&key.to_string(), Differences::added_unseen);
         });
     }
 }
@@ -237,7 +237,7 @@ impl<K: Hash + Ord + Display, T: Diff, S: BuildHasher> Diff for HashMap<K, T, S>
         let mut added: Vec<_> = other.keys().filter(|key| !self.contains_key(*key)).collect();
         added.sort_unstable();
         for key in added {
-            differences.at_key(&key.to_string(), |differences| differences.added(|| Value::Null));
+            differences.at_key(&key.to_string(), Differences::added_unseen);
         }
     }
 }
@@ -250,7 +250,7 @@ fn entries<'a, K: Display + 'a, T: Diff + 'a>(
     for (key, old) in old {
         differences.at_key(&key.to_string(), |differences| match new(key) {
             Some(new) => old.diff(new, differences),
-            None => differences.missing(|| Value::Null),
+            None => differences.missing_unseen(),
         });
     }
 }
@@ -281,3 +281,7 @@ tuples!(A 0 "0");
 tuples!(A 0 "0", B 1 "1");
 tuples!(A 0 "0", B 1 "1", C 2 "2");
 tuples!(A 0 "0", B 1 "1", C 2 "2", D 3 "3");
+tuples!(A 0 "0", B 1 "1", C 2 "2", D 3 "3", F 4 "4");
+tuples!(A 0 "0", B 1 "1", C 2 "2", D 3 "3", F 4 "4", G 5 "5");
+tuples!(A 0 "0", B 1 "1", C 2 "2", D 3 "3", F 4 "4", G 5 "5", H 6 "6");
+tuples!(A 0 "0", B 1 "1", C 2 "2", D 3 "3", F 4 "4", G 5 "5", H 6 "6", I 7 "7");

@@ -4,6 +4,7 @@ mod differences;
 mod fields;
 mod implementations;
 mod json;
+mod tape;
 
 pub use differences::Differences;
 pub use fields::{DiffKind, FieldDiff, FieldValue, Reveal};

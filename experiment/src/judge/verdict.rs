@@ -76,6 +76,8 @@ pub enum Shortfall {
     },
     /// The bound on the rate of mismatches is above the limit.
     MismatchRate {
+        /// Whose.
+        cohort: Option<String>,
         /// Mismatches seen.
         mismatched: u64,
         /// Calls dropped, which may have been mismatches.
@@ -124,10 +126,11 @@ impl fmt::Display for Shortfall {
                 write!(f, "{compared} of {required} comparisons")?;
                 cohort.as_ref().map_or(Ok(()), |cohort| write!(f, " in cohort {cohort}"))
             }
-            Self::MismatchRate { mismatched, dropped, compared, bound, limit } => write!(
-                f,
-                "mismatches {mismatched} and dropped {dropped} of {compared} compared: bound {bound:.1e}, limit {limit:.1e}"
-            ),
+            Self::MismatchRate { cohort, mismatched, dropped, compared, bound, limit } => {
+                write!(f, "mismatches {mismatched} and dropped {dropped} of {compared} compared")?;
+                cohort.as_ref().map_or(Ok(()), |cohort| write!(f, " in cohort {cohort}"))?;
+                write!(f, ": bound {bound:.1e}, limit {limit:.1e}")
+            }
             Self::Dropped { dropped, eligible, limit } => {
                 write!(f, "{dropped} of {eligible} calls dropped, limit {:.3} %", limit * 100.0)
             }
@@ -151,7 +154,7 @@ impl fmt::Display for Shortfall {
 }
 
 /// Judges the tallies of one experiment, candidate and epoch: those of all processes, each cohort by itself and
-/// all together.
+/// all together. All must hold at once, so the more cohorts there are, the smaller the chance of a false pass.
 #[must_use]
 pub fn judge(criteria: &Criteria, tallies: &[Tally]) -> Judgement {
     let mut cohorts: std::collections::BTreeMap<Option<&str>, Tally> = std::collections::BTreeMap::new();
@@ -183,6 +186,9 @@ pub fn judge(criteria: &Criteria, tallies: &[Tally]) -> Judgement {
             let required = criteria.comparisons_min;
             shortfalls.push(Shortfall::Comparisons { cohort: cohort(), compared, required });
         }
+        if tally.cohort.is_some() {
+            shortfalls.extend(mismatch_rate(criteria, &tally.totals, cohort()).1);
+        }
     }
 
     let (compared, dropped) = (all.compared(), all.dropped());
@@ -194,18 +200,8 @@ pub fn judge(criteria: &Criteria, tallies: &[Tally]) -> Judgement {
         let limit = criteria.dropped_rate_max;
         shortfalls.push(Shortfall::Dropped { dropped, eligible: all.eligible, limit });
     }
-    // Nobody knows what a dropped call would have shown: the bound takes the worst.
-    let bound = mismatch_rate_upper_bound(all.mismatched + dropped, compared + dropped, criteria.alpha);
-    if !is_within(bound, criteria.mismatch_rate_max) {
-        let limit = criteria.mismatch_rate_max;
-        shortfalls.push(Shortfall::MismatchRate {
-            mismatched: all.mismatched,
-            dropped,
-            compared,
-            bound,
-            limit,
-        });
-    }
+    let (bound, above) = mismatch_rate(criteria, &all, None);
+    shortfalls.extend(above);
     if let Some(margin) = criteria.latency_margin {
         // Two bounds must hold at once: each gets half of the chance to fail.
         let (quantile, alpha) = (criteria.latency_quantile, criteria.alpha / 2.0);
@@ -217,6 +213,20 @@ pub fn judge(criteria: &Criteria, tallies: &[Tally]) -> Judgement {
         }
     }
     Judgement { mismatch_rate_bound: bound, shortfalls }
+}
+
+/// The bound on the rate of mismatches, and the shortfall if it is above the limit. Nobody knows what a dropped
+/// call would have shown: the bound takes the worst.
+fn mismatch_rate(
+    criteria: &Criteria,
+    totals: &crate::Totals,
+    cohort: Option<String>,
+) -> (f64, Option<Shortfall>) {
+    let (compared, dropped, mismatched) = (totals.compared(), totals.dropped(), totals.mismatched);
+    let bound = mismatch_rate_upper_bound(mismatched + dropped, compared + dropped, criteria.alpha);
+    let limit = criteria.mismatch_rate_max;
+    let above = !is_within(bound, limit);
+    (bound, above.then_some(Shortfall::MismatchRate { cohort, mismatched, dropped, compared, bound, limit }))
 }
 
 /// A limit that is no number holds nothing.
@@ -277,6 +287,18 @@ mod tests {
         let small = Tally { cohort: Some("enterprise".into()), ..tally(50, 0, 0) };
         let judged = judge(&Criteria::default(), &[tally(20_000, 0, 0), small]);
         assert_eq!(judged.shortfalls[0].to_string(), "50 of 10000 comparisons in cohort enterprise");
+    }
+
+    #[test]
+    fn many_that_agree_do_not_hide_a_cohort_that_does_not() {
+        let enterprise = Tally { cohort: Some("enterprise".into()), ..tally(19_900, 100, 0) };
+        let judged = judge(&Criteria::default(), &[tally(1_000_000, 0, 0), enterprise]);
+        assert!(judged.mismatch_rate_bound < 1e-3, "all together are below the limit");
+        let [Shortfall::MismatchRate { cohort: Some(cohort), mismatched: 100, .. }] = &judged.shortfalls[..]
+        else {
+            panic!("{judged:?}");
+        };
+        assert_eq!(cohort, "enterprise");
     }
 
     #[test]
