@@ -9,7 +9,7 @@ use arrow::util::display::FormatOptions;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::keys::Keys;
+use crate::keys::{KeyedGroups, Keys};
 use crate::row_hash::column_hashes;
 use crate::snapshot::{ROW_HASH_COLUMN, RowGroups, Snapshot, SnapshotManifest, SnapshotPair};
 use crate::text::{showable, value_text};

@@ -4,6 +4,7 @@
 //! column. Knows nothing of files.
 
 mod column;
+mod groups;
 
 use std::cmp::Ordering;
 
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::text::value_text;
 use column::KeyColumn;
 pub(crate) use column::key_type;
+pub(crate) use groups::KeyedGroups;
 
 /// The keys of a run of rows.
 #[derive(Debug, Clone)]

@@ -11,12 +11,16 @@
 mod cursor;
 mod engine;
 mod explain;
+mod hashed;
+mod marks;
 mod merge;
 mod plan;
+mod rows;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::findings::ScanSummary;
@@ -28,6 +32,9 @@ const CHUNK_KEYS_MAX: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
 /// Memory for runs of keys and hashes. It is far above what our own snapshots need with a few dozen threads.
 const MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
+/// A killed scan loses this much at most. What it costs is a few small files.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
 /// How a scan runs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -38,6 +45,8 @@ pub struct ScanOptions {
     pub chunk_keys_max: NonZeroU64,
     /// How many bytes the runs in memory may take together; binds the number of threads. One thread always runs.
     pub memory_bytes_max: u64,
+    /// How often it is made durable how far the scan is, for a scan that is killed to go on from.
+    pub checkpoint_every: Duration,
 }
 
 impl Default for ScanOptions {
@@ -47,6 +56,7 @@ impl Default for ScanOptions {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             chunk_keys_max: CHUNK_KEYS_MAX,
             memory_bytes_max: MEMORY_BYTES_MAX,
+            checkpoint_every: CHECKPOINT_EVERY,
         }
     }
 }
@@ -82,7 +92,7 @@ pub fn scan(
     options: &ScanOptions,
     progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
 ) -> Result<ScanSummary> {
-    engine::run(pair, findings.into(), options, progress)
+    hashed::run(pair, findings.into(), options, progress)
 }
 
 #[cfg(test)]
