@@ -273,6 +273,16 @@ pub enum Error {
         /// The key before it.
         previous: String,
     },
+    /// Two dumps that cannot be compared.
+    #[error("the two dumps cannot be compared: {what} is {old} in old and {new} in new")]
+    DumpsDiffer {
+        /// What differs.
+        what: &'static str,
+        /// Old's value.
+        old: String,
+        /// New's value.
+        new: String,
+    },
     /// A file of a dump does not have the columns that are asked for, or not as the other files have them.
     #[error("{} does not fit: {detail}", path.display())]
     DumpColumns {

@@ -110,6 +110,12 @@ pub fn head(snapshot: &Snapshot, rows: usize) -> Result<RecordBatch> {
     concat_batches(&schema, &batches).map_err(Error::arrow("gather rows"))
 }
 
+/// The values of rows, as texts.
+pub fn cells(rows: &RecordBatch) -> Vec<Vec<Cell>> {
+    let value = |column: &ArrayRef, row| cell(Some(column.slice(row, 1)));
+    (0..rows.num_rows()).map(|row| rows.columns().iter().map(|column| value(column, row)).collect()).collect()
+}
+
 /// One key's rows on both sides, with the columns that differ marked. `key` has a text per key column, as
 /// [`inspect`] gives it.
 ///

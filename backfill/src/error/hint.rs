@@ -60,6 +60,9 @@ impl Error {
             Self::DumpKeyOrder { .. } => {
                 "scan it as unordered, or write it again ordered by all key columns, text bytewise".into()
             }
+            Self::DumpsDiffer { .. } => {
+                "name the columns that both dumps have, or write one of the dumps again with the other's types".into()
+            }
             Self::DumpColumns { .. } => "name the columns that both dumps have, or write the dump again".into(),
             Self::KeyText { .. } => "give the key's columns one by one, as `inspect` shows them".into(),
             Self::FindingsPresent { .. } => {

@@ -227,10 +227,38 @@ impl RawColumn {
             Values::Prefixed { bytes, offsets } => {
                 bytes[offsets[row] as usize..offsets[row + 1] as usize].get(4..)
             }
-            Values::Codes { codes, dictionary } => match dictionary.shape {
-                Some(Shape::Prefixed) => dictionary.value(codes[row])?.get(4..),
-                _ => dictionary.value(codes[row]),
-            },
+            Values::Codes { codes, dictionary } => {
+                dictionary.value(codes[row]).map(|value| dictionary.without_length(value))
+            }
+        }
+    }
+
+    /// The hash of each value, over what `into` held before; of NULL it is 0.
+    pub(crate) fn hash_into(&self, into: &mut Vec<u64>, hash: impl Fn(&[u8]) -> u64) {
+        into.clear();
+        match &self.values {
+            Values::Fixed { width, bytes, start } if *width > 0 => {
+                into.extend(bytes[*start..start + self.rows * width].chunks_exact(*width).map(hash));
+            }
+            Values::Fixed { .. } => into.resize(self.rows, 0),
+            // Each value of a dictionary is hashed once.
+            Values::Codes { codes, dictionary } => {
+                let known: Vec<u64> = (0..dictionary.len() as u32)
+                    .filter_map(|code| dictionary.value(code))
+                    .map(|value| hash(dictionary.without_length(value)))
+                    .collect();
+                into.extend(codes.iter().map(|code| known.get(*code as usize).copied().unwrap_or(0)));
+            }
+            Values::Prefixed { bytes, offsets } => {
+                into.extend(offsets.windows(2).map(|ends| {
+                    bytes[ends[0] as usize..ends[1] as usize].get(4..).map_or(0, &hash)
+                }));
+            }
+        }
+        if let Some(present) = &self.present {
+            for (hash, _) in into.iter_mut().zip(present).filter(|(_, present)| **present == 0) {
+                *hash = 0;
+            }
         }
     }
 
@@ -242,6 +270,13 @@ impl RawColumn {
 impl Dictionary {
     fn len(&self) -> usize {
         self.offsets.len().saturating_sub(1)
+    }
+
+    fn without_length<'v>(&self, value: &'v [u8]) -> &'v [u8] {
+        match self.shape {
+            Some(Shape::Prefixed) => value.get(4..).unwrap_or_default(),
+            _ => value,
+        }
     }
 
     /// A plain value, with its length where it has one.

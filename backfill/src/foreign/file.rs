@@ -113,6 +113,15 @@ impl ForeignFile {
         }
     }
 
+    /// The smallest value of a column in each row group, where the footer says it exactly.
+    pub(crate) fn exact_smallest(&self, name: &str) -> Option<ArrayRef> {
+        let schema = self.metadata.parquet_schema();
+        let statistics = StatisticsConverter::try_new(name, self.metadata.schema(), schema).ok()?;
+        let row_groups = self.metadata.metadata().row_groups();
+        let exact = statistics.row_group_is_min_value_exact(row_groups).ok()?;
+        if exact.true_count() < row_groups.len() { None } else { Some(self.bounds(name)?.0) }
+    }
+
     /// How a column's pages in all row groups are read without making Arrow arrays of them; nothing where that cannot be.
     /// `rows` is left to be filled in.
     pub(crate) fn reading(&self, root: usize) -> Option<Reading> {

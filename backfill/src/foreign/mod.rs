@@ -13,7 +13,6 @@ mod hybrid;
 mod page_header;
 mod table;
 
-pub(crate) use column::{RawColumn, Reading, Translation};
+pub(crate) use column::{RawColumn, Reading, Shape, Translation};
 pub(crate) use decompress::Decompressor;
-pub(crate) use file::ForeignFile;
-pub(crate) use table::{ForeignTable, Group, Ordering, parquet_files};
+pub(crate) use table::{ForeignTable, Ordering, parquet_files};

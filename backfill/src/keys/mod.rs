@@ -58,6 +58,17 @@ impl Keys {
         &self.arrays
     }
 
+    /// Keys that are one number, as numbers without a sign in the same order.
+    pub(crate) fn numbers(&self) -> Option<Vec<u64>> {
+        match self.columns.as_slice() {
+            [KeyColumn::Signed(values)] => {
+                Some(values.iter().map(|value| (*value as u64) ^ (1 << 63)).collect())
+            }
+            [KeyColumn::Unsigned(values)] => Some(values.to_vec()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn compare(&self, row: usize, other: &Self, other_row: usize) -> Ordering {
         self.columns
             .iter()

@@ -166,6 +166,11 @@ impl<'a> Meter<'a> {
         if self.stop.load(Ordering::Relaxed) { Err(self.cancelled()) } else { Ok(()) }
     }
 
+    /// Ends the other threads: one has failed.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     fn cancelled(&self) -> Error {
         Error::Cancelled { rows_done: self.rows_done.load(Ordering::Relaxed), rows_total: self.rows_total }
     }
