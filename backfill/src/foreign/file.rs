@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::Field;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
@@ -220,10 +220,6 @@ impl ForeignFile {
 
     pub(crate) fn name(&self, root: usize) -> &str {
         self.metadata.schema().field(root).name()
-    }
-
-    pub(crate) fn data_type(&self, root: usize) -> &DataType {
-        self.metadata.schema().field(root).data_type()
     }
 
     pub(crate) fn corrupt(&self, row_group: usize, detail: String) -> Error {

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn levels_of_a_column_without_null_are_seen_at_once() {
-        assert!(is_all_ones(&[100 << 1, 1], 50) && !is_all_ones(&[100 << 1, 0], 50));
+        assert!(is_all_ones(&[60 << 1, 1], 50) && !is_all_ones(&[60 << 1, 0], 50));
         assert!(!is_all_ones(&[10 << 1, 1], 11) && !is_all_ones(&[3, 0xff], 8));
     }
 

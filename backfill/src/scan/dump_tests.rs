@@ -132,12 +132,12 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let expected = naive(&old, &new);
         let writings = [&old_writing, &new_writing];
-        let single = Writing { files: 1, ..old_writing.clone() };
+        let single = [&old_writing, &new_writing].map(|writing| Writing { files: 1, ..writing.clone() });
         let ordered = dumps(folder.path(), &old, &new, if old_writing.statistics && new_writing.statistics {
             writings
         } else {
             // Without bounds nothing tells in which order files come.
-            [&single, &Writing { files: 1, ..new_writing.clone() }]
+            [&single[0], &single[1]]
         }, DumpOrder::Ordered);
         let result = folder.path().join("ordered");
         let summary = scan_dumps(&ordered, &result, &options(1, chunk_keys_max), &quiet).unwrap();

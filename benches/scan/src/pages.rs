@@ -12,11 +12,10 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 pub(crate) fn run(paths: &[PathBuf], threads: NonZeroUsize) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
-    let files = paths
-        .iter()
-        .map(|path| Ok(SerializedFileReader::new(File::open(path)?)?))
-        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-    let groups: Vec<(usize, usize)> = files
+    let open = || -> Result<Vec<_>, ParquetError> {
+        paths.iter().map(|path| SerializedFileReader::new(File::open(path)?)).collect()
+    };
+    let groups: Vec<(usize, usize)> = open()?
         .iter()
         .enumerate()
         .flat_map(|(file, reader)| (0..reader.metadata().num_row_groups()).map(move |group| (file, group)))
@@ -26,6 +25,8 @@ pub(crate) fn run(paths: &[PathBuf], threads: NonZeroUsize) -> Result<(), Box<dy
         let threads: Vec<_> = (0..threads.get())
             .map(|_| {
                 scope.spawn(|| -> Result<usize, ParquetError> {
+                    // Of its own, because a file that is shared has one position for all.
+                    let files = open()?;
                     let mut bytes = 0;
                     while let Some(&(file, group)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let group = files[file].get_row_group(group)?;
