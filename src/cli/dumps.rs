@@ -50,7 +50,8 @@ fn bytes(text: &str) -> Result<u64, String> {
         "GiB" | "G" => 1 << 30,
         unit => return Err(format!("{unit:?} is no unit: write KiB, MiB or GiB")),
     };
-    let number: u64 = digits.trim().parse().map_err(|_| "write a number and a unit, as in 512MiB".to_owned())?;
+    let number: u64 =
+        digits.trim().parse().map_err(|_| "write a number and a unit, as in 512MiB".to_owned())?;
     number.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(|| "no such amount of memory".to_owned())
 }
 
@@ -78,12 +79,18 @@ impl DumpArguments {
     /// The dumps of a migration, or of two tables that none is known of.
     pub(crate) fn dumps(self, plan: Option<&Plan>) -> Result<Dumps, Failure> {
         let (Some(old), Some(new)) = (self.old, self.new) else {
-            return Err(usage("neither a snapshot nor two dumps were named", "pass --snapshot DIR, or --old PATH --new PATH"));
+            return Err(usage(
+                "neither a snapshot nor two dumps were named",
+                "pass --snapshot DIR, or --old PATH --new PATH",
+            ));
         };
         let (key, scope_columns) = match plan {
             Some(plan) if self.key.is_empty() => (plan.order().to_vec(), plan.scope().len()),
             _ if self.key.is_empty() => {
-                return Err(usage("nothing says which columns identify a row", "pass --key COLUMN,…, or a migration's name"));
+                return Err(usage(
+                    "nothing says which columns identify a row",
+                    "pass --key COLUMN,…, or a migration's name",
+                ));
             }
             _ => {
                 let scope_columns = self.scope_columns.unwrap_or(self.key.len());
@@ -93,7 +100,9 @@ impl DumpArguments {
         let compared = match plan {
             _ if self.keys_only => Compared::Keys,
             _ if !self.columns.is_empty() => Compared::Columns(self.columns),
-            Some(plan) => Compared::Columns(plan.columns().iter().map(|column| column.name.clone()).collect()),
+            Some(plan) => {
+                Compared::Columns(plan.columns().iter().map(|column| column.name.clone()).collect())
+            }
             None => Compared::AllColumns,
         };
         let order = match self.order {

@@ -49,7 +49,10 @@ impl Scan {
         }
         let (Some(name), Some(snapshot)) = (self.name, self.snapshot) else {
             // The parser has asked for both.
-            return Err(Failure::Usage { what: "no snapshot was named".into(), hint: "pass --snapshot DIR".into() });
+            return Err(Failure::Usage {
+                what: "no snapshot was named".into(),
+                hint: "pass --snapshot DIR".into(),
+            });
         };
         let Work { migration, progress, cancel } = Work::open(&name, connection, output).await?;
         let plan = &migration.subject.plan;

@@ -66,7 +66,8 @@ async fn dumps_are_compared_with_and_without_a_migration(world: World) {
     assert_eq!(world.contacts().await, world.projected().await);
 
     // A snapshot of ours on one side, a dump on the other.
-    let mixed = ["scan", "--old", "snapshot/old", "--new", "dumps/old", "--key", "customer_id,kind", "--out", "six"];
+    let mixed =
+        ["scan", "--old", "snapshot/old", "--new", "dumps/old", "--key", "customer_id,kind", "--out", "six"];
     assert_eq!(counts(&world.json(mixed)), [0; 4]);
     world.fail(
         ["scan", "--old", "dumps/old", "--new", "nowhere", "--key", "customer_id", "--out", "bad"],
@@ -97,7 +98,12 @@ async fn snapshots_are_looked_into(world: World) {
     assert_eq!(differing[0]["new"], json!({ "value": "wrong" }));
     let equal = world.succeed(["snapshot", "diff", "snapshot", "16", "phone"]);
     assert!(equal.starts_with("1 old row and 1 new row with this key"), "{equal}");
-    world.fail(["snapshot", "diff", "snapshot", "four", "phone"], 1, "is not a key", "as `inspect` shows them");
+    world.fail(
+        ["snapshot", "diff", "snapshot", "four", "phone"],
+        1,
+        "is not a key",
+        "as `inspect` shows them",
+    );
 
     let head = world.json(["snapshot", "head", "snapshot", "--side", "new", "--rows", "3"]);
     assert_eq!(head.as_array().unwrap().len(), 3);

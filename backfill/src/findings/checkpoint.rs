@@ -143,7 +143,5 @@ fn write_pending(
 fn read_pending(path: &Path, schema: &SchemaRef) -> Option<Vec<RecordBatch>> {
     let bytes = bytes::Bytes::from(fs::read(path).ok()?);
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).ok()?.build().ok()?;
-    reader
-        .map(|batch| RecordBatch::try_new(schema.clone(), batch.ok()?.columns().to_vec()).ok())
-        .collect()
+    reader.map(|batch| RecordBatch::try_new(schema.clone(), batch.ok()?.columns().to_vec()).ok()).collect()
 }

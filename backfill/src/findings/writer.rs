@@ -12,7 +12,7 @@ use parquet::file::properties::WriterProperties;
 use super::SUMMARY_FILE;
 use super::checkpoint::{Checkpoint, Cut};
 use super::summary::{FindingsFile, ScanSummary};
-use crate::durable::{DurableFile, claim, claim_again, release, write_json};
+use crate::durable::{DurableFile, Syncer, claim, claim_again, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::snapshot::checksum_text;
@@ -37,6 +37,7 @@ pub(crate) struct FindingsWriter {
     pending: Option<Vec<RecordBatch>>,
     pending_rows: usize,
     checkpoints: u64,
+    syncer: Syncer,
 }
 
 /// Findings of a chunk that are held to go on from. One scope key can have any number of them; a scan of which a chunk has
@@ -104,12 +105,14 @@ impl FindingsWriter {
             pending: Some(Vec::new()),
             pending_rows: 0,
             checkpoints: 0,
+            syncer: Syncer::default(),
         })
     }
 
     /// Makes durable that everything before `done` is compared and written.
     pub(crate) fn checkpoint(&mut self, done: Cut, summary: &ScanSummary) -> Result<()> {
         let Some(pending) = &self.pending else { return Ok(()) };
+        self.syncer.wait()?;
         Checkpoint::write(&self.folder, done, summary, &self.files, pending, self.checkpoints)?;
         self.checkpoints += 1;
         Ok(())
@@ -146,6 +149,7 @@ impl FindingsWriter {
     /// Completes the findings: the last chunk, then the summary, which makes it all valid.
     pub(crate) fn finish(mut self, mut summary: ScanSummary) -> Result<ScanSummary> {
         self.finish_chunk()?;
+        self.syncer.wait()?;
         summary.chunks = self.files;
         write_json(&self.folder.join(SUMMARY_FILE), &summary)?;
         Checkpoint::remove(&self.folder)?;
@@ -182,7 +186,7 @@ impl FindingsWriter {
         chunk.write_completed()?;
         let file = &mut chunk.file;
         file.finish().map_err(|source| Error::parquet_write(file.inner().path())(source))?;
-        let written = file.inner_mut().finish()?;
+        let written = file.inner_mut().finish_later(&mut self.syncer)?;
         self.files.push(FindingsFile {
             name: file_name(self.files.len()),
             findings: chunk.findings,

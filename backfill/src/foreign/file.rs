@@ -163,7 +163,9 @@ impl ForeignFile {
     pub(crate) fn column_bytes(&self, row_group: usize, root: usize) -> u64 {
         let metadata = self.metadata.metadata();
         self.leaves(root)
-            .map(|leaf| u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0))
+            .map(|leaf| {
+                u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0)
+            })
             .sum()
     }
 
@@ -234,7 +236,8 @@ impl ForeignFile {
             .dictionary_page_offset()
             .filter(|offset| *offset > 0 && *offset < column.data_page_offset())
             .unwrap_or(column.data_page_offset());
-        let (Ok(start), Ok(length)) = (u64::try_from(start), usize::try_from(column.compressed_size())) else {
+        let (Ok(start), Ok(length)) = (u64::try_from(start), usize::try_from(column.compressed_size()))
+        else {
             return Err(self.corrupt(row_group, "its footer gives an impossible place".into()));
         };
         let bytes = self.input.read(start, length).map_err(|error| match error.kind() {
@@ -262,8 +265,10 @@ fn contained<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String>
 
 fn footer_hash(path: &Path, input: &Positioned) -> Result<u64> {
     let damaged = |detail: &str| Error::corrupt(path, None)(detail.into());
-    let trailer_at =
-        input.len().checked_sub(TRAILER_BYTES).ok_or_else(|| damaged("it is too short to be a Parquet file"))?;
+    let trailer_at = input
+        .len()
+        .checked_sub(TRAILER_BYTES)
+        .ok_or_else(|| damaged("it is too short to be a Parquet file"))?;
     let trailer = input.read(trailer_at, TRAILER_BYTES as usize).map_err(Error::io("read", path))?;
     if trailer.ends_with(ENCRYPTED_MAGIC) {
         return Err(damaged("it is encrypted, and there is no key for it: decrypt it first"));

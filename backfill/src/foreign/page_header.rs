@@ -33,7 +33,8 @@ impl PageHeader {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader { bytes, at: 0 };
         let (mut page_type, mut uncompressed, mut compressed) = (None, None, None);
-        let (mut data, mut dictionary, mut data_v2) = (Numbers::default(), Numbers::default(), Numbers::default());
+        let (mut data, mut dictionary, mut data_v2) =
+            (Numbers::default(), Numbers::default(), Numbers::default());
         reader.fields(|reader, field, kind| {
             match (field, kind) {
                 (1, INT) => page_type = Some(reader.signed()?),
@@ -216,8 +217,8 @@ mod tests {
     fn a_data_page_header_with_statistics_is_read_to_its_end() {
         // Field 1 type 0, field 2 = 100, field 3 = 50, field 5 {1: 7, 2: 0, 3: 3, 4: 3, 5: {1: "ab"}}.
         let bytes = [
-            0x15, 0, 0x15, 200, 1, 0x15, 100, 0x2c, 0x15, 14, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c, 0x18, 2, b'a', b'b', 0,
-            0, 0, 99,
+            0x15, 0, 0x15, 200, 1, 0x15, 100, 0x2c, 0x15, 14, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c, 0x18, 2, b'a',
+            b'b', 0, 0, 0, 99,
         ];
         let header = PageHeader::parse(&bytes).unwrap();
         assert_eq!(header.kind, PageKind::Data { values: 7, encoding: 0 });

@@ -281,7 +281,11 @@ impl ForeignTable {
 
 /// Smallest and largest value over all row groups, where the footers say.
 impl ForeignTable {
-    pub(crate) fn key_bounds(&self, column: &str, compared_as: &DataType) -> Option<Vec<(ArrayRef, ArrayRef)>> {
+    pub(crate) fn key_bounds(
+        &self,
+        column: &str,
+        compared_as: &DataType,
+    ) -> Option<Vec<(ArrayRef, ArrayRef)>> {
         self.files
             .iter()
             .filter(|file| file.row_groups() > 0)
@@ -303,7 +307,6 @@ impl ForeignTable {
             previous,
         }
     }
-
 }
 
 fn first_null(array: &ArrayRef) -> Option<usize> {

@@ -43,6 +43,17 @@ pub(crate) trait KeyedGroups: Sync {
         self.starts()[1..].partition_point(|end| *end <= row)
     }
 
+    /// Whether no row of an earlier group has a group's first key. Where that is not known without reading, it is said not
+    /// to be so.
+    fn begins_anew(&self, _group: usize) -> bool {
+        false
+    }
+
+    /// The first row with a group's first key, which is `key`.
+    fn start_of(&self, key: &Keys, group: usize) -> Result<u64> {
+        if self.begins_anew(group) { Ok(self.starts()[group]) } else { self.lower_bound(key, group) }
+    }
+
     /// The first row whose key is not smaller than the only one in `key`. `guess` is a group that is probably near: the
     /// two sides of a pair are much alike, so that from there it is a step or two, where bisecting would read a dozen
     /// groups.

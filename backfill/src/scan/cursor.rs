@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use crate::error::Result;
 use super::marks::Marks;
+use crate::error::Result;
 use crate::keys::{Ascent, KeyedGroups, Keys};
 
 /// Rows that were read together. Each key is there once.
@@ -90,9 +90,7 @@ impl<'a, G: KeyedGroups<Load: Marks>> Cursor<'a, G> {
                 let (duplicated, rows) = (Vec::new(), RunRows::From(first_row));
                 Ok(Some(Run { rows_read: keys.rows() as u64, keys, marks, duplicated, rows }))
             }
-            Ascent::WithDuplicates => {
-                Run::of_unique(&keys, &marks, first_row, self.groups.names()).map(Some)
-            }
+            Ascent::WithDuplicates => Run::of_unique(&keys, &marks, first_row, self.groups.names()).map(Some),
             Ascent::BrokenAt(row) => {
                 let row_number = first_row + row as u64;
                 Err(self.groups.out_of_order(row_number, keys.display(row), keys.display(row - 1)))

@@ -72,9 +72,14 @@ fn write_file(path: &Path, rows: &RecordBatch, writing: &Writing) {
         .set_data_page_row_count_limit(writing.page_rows)
         .set_write_batch_size(writing.page_rows)
         .set_max_row_group_row_count(Some(writing.row_group_rows))
-        .set_statistics_enabled(if writing.statistics { EnabledStatistics::Chunk } else { EnabledStatistics::None })
+        .set_statistics_enabled(if writing.statistics {
+            EnabledStatistics::Chunk
+        } else {
+            EnabledStatistics::None
+        })
         .build();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), Some(properties)).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), Some(properties)).unwrap();
     writer.write(rows).unwrap();
     writer.close().unwrap();
 }
@@ -282,7 +287,8 @@ fn files_that_are_none_are_named() {
     let whole = fs::read(&new).unwrap();
     let scan = || {
         let found = folder.path().join("found");
-        let error = scan_dumps(&of_files(folder.path(), &["id"]), &found, &options(1, 10), &quiet).unwrap_err();
+        let error =
+            scan_dumps(&of_files(folder.path(), &["id"]), &found, &options(1, 10), &quiet).unwrap_err();
         assert!(Findings::open(&found).is_err());
         error
     };
@@ -317,9 +323,13 @@ fn dumps_without_rows_or_with_other_columns() {
         let summary = scan_dumps(&dumps, folder.path().join(name), &options(2, 10), &quiet).unwrap();
         assert_eq!((summary.missing, summary.rows_new), (5, 0));
     }
-    let scan = |dumps: &Dumps| scan_dumps(dumps, folder.path().join("bad"), &options(1, 10), &quiet).unwrap_err();
+    let scan =
+        |dumps: &Dumps| scan_dumps(dumps, folder.path().join("bad"), &options(1, 10), &quiet).unwrap_err();
     let error = scan(&of_files(folder.path(), &["uid"]));
-    assert!(matches!(&error, Error::DumpColumns { detail, .. } if detail.contains("no column uid")), "{error:?}");
+    assert!(
+        matches!(&error, Error::DumpColumns { detail, .. } if detail.contains("no column uid")),
+        "{error:?}"
+    );
     nested(&folder.path().join("new.parquet"), &[(1, &[])]);
     let error = scan(&of_files(folder.path(), &["id"]));
     assert!(matches!(&error, Error::DumpsDiffer { what: "the set of columns", .. }), "{error:?}");
@@ -403,7 +413,10 @@ fn a_scan_that_was_stopped_goes_on_and_finds_the_same_bytes() {
         scan_dumps(&dumps, &found, &options, &watch).unwrap();
         options.threads = NonZeroUsize::MIN;
         let first = first.into_inner().unwrap().unwrap();
-        assert!(stop_at < 1000 || first > stop_at / 2, "it began again at {first}, and was stopped at {stop_at}");
+        assert!(
+            stop_at < 1000 || first > stop_at / 2,
+            "it began again at {first}, and was stopped at {stop_at}"
+        );
         assert_eq!(files(&whole), files(&found), "stopped at {stop_at}");
     }
 }
@@ -421,7 +434,8 @@ fn a_scan_of_other_dumps_begins_at_the_beginning() {
         if progress.rows_done > 600 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     scan_dumps(&first, &found, &options, &stop).unwrap_err();
-    let second = dumps(folder.path(), &plain(1..500), &plain(0..400), [&writing, &writing], DumpOrder::Detect);
+    let second =
+        dumps(folder.path(), &plain(1..500), &plain(0..400), [&writing, &writing], DumpOrder::Detect);
     let summary = scan_dumps(&second, &found, &options, &quiet).unwrap();
     assert_eq!((summary.missing, summary.orphaned), (100, 1));
     assert_eq!(read(&Findings::open(&found).unwrap()).len(), 101);

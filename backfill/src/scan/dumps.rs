@@ -194,9 +194,7 @@ impl<'a> DumpPair<'a> {
 
     fn is_simultaneous(&self) -> bool {
         match (self.old.manifest(), self.new.manifest()) {
-            (Some(old), Some(new)) => {
-                old.store == new.store && old.consistent_point == new.consistent_point
-            }
+            (Some(old), Some(new)) => old.store == new.store && old.consistent_point == new.consistent_point,
             _ => false,
         }
     }

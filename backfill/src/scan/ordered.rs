@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use arrow::array::{ArrayData, ArrayRef, make_array};
+use arrow::array::{Array, ArrayData, ArrayRef, make_array};
 use arrow::buffer::Buffer;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::DataType;
@@ -22,7 +22,7 @@ use super::plan::{KeyRange, after, key_ranges};
 use super::rows::findings_rows;
 use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
-use crate::foreign::{Decompressor, ForeignTable, RawColumn};
+use crate::foreign::{Decompressor, ForeignFile, ForeignTable, RawColumn};
 use crate::keys::{Ascent, KeyedGroups, Keys};
 
 /// Row groups whose keys a thread holds: those of a range, on both sides.
@@ -90,6 +90,12 @@ impl Comparer for Ordered<'_> {
     ) -> Result<()> {
         let old = Cursor::new(&self.old, range.old.clone());
         let new = Cursor::new(&self.new, range.new.clone());
+        if self.columns.len() == 0 {
+            let tell = |segment: Segment| {
+                if segment.kinds.is_empty() { Ok(()) } else { found(self.found(&segment, &[])?) }
+            };
+            return merge(old, new, tell, compared);
+        }
         let mut segments = Vec::new();
         merge(
             old,
@@ -142,8 +148,7 @@ impl Ordered<'_> {
         places.extend_from_slice(&segment.places[taken..]);
         let keys = segment.keys(&places)?;
         let names = &self.pair.values;
-        let rows =
-            findings_rows(&self.pair.findings_schema, names, &kinds, keys, mismatched, columns)?;
+        let rows = findings_rows(&self.pair.findings_schema, names, &kinds, keys, mismatched, columns)?;
         Ok(Found { kinds, rows })
     }
 }
@@ -156,13 +161,18 @@ pub(super) struct ForeignGroups<'a> {
     starts: Vec<u64>,
     /// The first key of each row group, where the footers say it.
     first_keys: Option<Keys>,
+    /// No key of a row group is greater than this, where the footers say it.
+    bounds: Option<Keys>,
 }
 
 impl<'a> ForeignGroups<'a> {
     pub(super) fn new(table: &'a ForeignTable, names: &'a [String], key_types: &'a [DataType]) -> Self {
         let starts = table.groups().iter().map(|group| group.first_row).chain([table.rows()]).collect();
-        let first_keys = first_keys(table, names, key_types);
-        Self { table, names, key_types, starts, first_keys }
+        let keys = |of: &dyn Fn(&ForeignFile, &str) -> Option<ArrayRef>| bounds(table, names, key_types, of);
+        let first_keys = keys(&|file, name| file.exact_smallest(name))
+            .filter(|keys| !matches!(keys.ascent(), Ascent::BrokenAt(_)));
+        let bounds = keys(&|file, name| Some(file.bounds(name)?.1));
+        Self { table, names, key_types, starts, first_keys, bounds }
     }
 }
 
@@ -185,7 +195,25 @@ impl KeyedGroups for ForeignGroups<'_> {
     }
 
     fn load(&self, group: usize) -> Result<(Keys, ())> {
-        Ok((keys(self.table, group, self.names, self.key_types)?, ()))
+        let keys = keys(self.table, group, self.names, self.key_types)?;
+        // Ranges are cut by what the footers say: were it not so, rows would be looked for in the wrong range.
+        let first = self.first_keys.as_ref().is_none_or(|first| first.compare(group, &keys, 0).is_eq());
+        let last = self.bounds.as_ref().is_none_or(|last| keys.compare(keys.rows() - 1, last, group).is_le());
+        // Where rows do not ascend that is to be said, and not that the bounds are wrong.
+        if !(first && last) && !matches!(keys.ascent(), Ascent::BrokenAt(_)) {
+            let detail = "its keys are not within the bounds that its footer gives".to_owned();
+            return Err(self.table.file(group).corrupt(self.table.groups()[group].index, detail));
+        }
+        Ok((keys, ()))
+    }
+
+    fn begins_anew(&self, group: usize) -> bool {
+        match (&self.first_keys, &self.bounds, group.checked_sub(1)) {
+            (Some(first_keys), Some(bounds), Some(before)) => {
+                bounds.compare(before, first_keys, group).is_lt()
+            }
+            (_, _, before) => before.is_none(),
+        }
     }
 
     fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
@@ -234,17 +262,20 @@ fn plain_keys(table: &ForeignTable, group: usize, names: &[String]) -> Result<Op
     })
 }
 
-/// The first keys of all row groups out of the footers: the smallest value of a key that is one column.
-fn first_keys(table: &ForeignTable, names: &[String], key_types: &[DataType]) -> Option<Keys> {
+/// One key of each row group out of the footers: of a key that is one column, a bound.
+fn bounds(
+    table: &ForeignTable,
+    names: &[String],
+    key_types: &[DataType],
+    of: &dyn Fn(&ForeignFile, &str) -> Option<ArrayRef>,
+) -> Option<Keys> {
     let ([name], [key_type]) = (names, key_types) else { return None };
     // A row group without rows has no bounds, and no place among the groups.
     let files = table.files().iter().filter(|file| file.row_groups() > 0);
-    let smallest: Vec<ArrayRef> =
-        files.map(|file| file.exact_smallest(name)).collect::<Option<_>>()?;
-    let smallest: Vec<&dyn arrow::array::Array> = smallest.iter().map(AsRef::as_ref).collect();
-    let smallest = cast(&concat(&smallest).ok()?, key_type).ok()?;
-    let rows = smallest.len();
-    let keys = Keys::new(vec![smallest], rows, names).ok()?;
-    let is_whole = rows == table.groups().len() && !matches!(keys.ascent(), Ascent::BrokenAt(_));
-    is_whole.then_some(keys)
+    let found: Vec<ArrayRef> = files.map(|file| of(file, name)).collect::<Option<_>>()?;
+    let found: Vec<&dyn Array> = found.iter().map(AsRef::as_ref).collect();
+    let found = cast(&concat(&found).ok()?, key_type).ok()?;
+    let rows = found.len();
+    let keys = Keys::new(vec![found], rows, names).ok()?;
+    (rows == table.groups().len()).then_some(keys)
 }

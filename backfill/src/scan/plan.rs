@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::findings::Cut;
 use crate::keys::KeyedGroups;
 
@@ -30,10 +30,7 @@ pub(super) fn key_ranges<G: KeyedGroups>(old: &G, new: &G, threads: usize) -> Re
 
     let mut ranges = Vec::with_capacity(count);
     let mut start = (0, 0);
-    for range in 1..count {
-        let group = range * base.len() / count;
-        let cut = base.first_key(group)?;
-        let end = (base.lower_bound(&cut, group)?, other.lower_bound(&cut, group)?);
+    for end in cuts(base, other, count, threads)? {
         ranges.push((start.0..end.0, start.1..end.1));
         start = end;
     }
@@ -46,6 +43,32 @@ pub(super) fn key_ranges<G: KeyedGroups>(old: &G, new: &G, threads: usize) -> Re
             },
         )
         .collect())
+}
+
+/// Where ranges end but for the last one, in rows of the base and of the other. Finding it reads a row group or two of each
+/// side, so that threads share it.
+fn cuts<G: KeyedGroups>(base: &G, other: &G, count: usize, threads: usize) -> Result<Vec<(u64, u64)>> {
+    let cut = |range: usize| -> Result<(u64, u64)> {
+        let group = range * base.len() / count;
+        let key = base.first_key(group)?;
+        Ok((base.start_of(&key, group)?, other.lower_bound(&key, group * other.len() / base.len())?))
+    };
+    let numbers: Vec<usize> = (1..count).collect();
+    let share = numbers.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let cut = &cut;
+        let threads: Vec<_> = numbers
+            .chunks(share)
+            .map(|numbers| {
+                scope.spawn(move || numbers.iter().map(|number| cut(*number)).collect::<Result<Vec<_>>>())
+            })
+            .collect();
+        let mut cuts = Vec::with_capacity(count);
+        for thread in threads {
+            cuts.extend(thread.join().unwrap_or(Err(Error::WorkerLost))?);
+        }
+        Ok(cuts)
+    })
 }
 
 /// The ranges without what comes before a place.

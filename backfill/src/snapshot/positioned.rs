@@ -49,7 +49,7 @@ struct Pooled(Vec<u8>);
 const POOLED_BYTES_MIN: usize = 64 * 1024;
 
 /// Above this it is not kept, because row groups that large are rare, and the memory had better go back.
-const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
+const POOLED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Buffers kept per thread: what two sides' runs let go of at a time.
 const POOLED_BUFFERS_MAX: usize = 8;

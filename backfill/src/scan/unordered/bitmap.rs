@@ -8,8 +8,8 @@ use arrow::array::types::{Int64Type, UInt64Type};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use super::key_code::is_number;
 use super::Scan;
+use super::key_code::is_number;
 use crate::error::Result;
 use crate::findings::FindingKind;
 use crate::scan::dumps::DumpPair;
@@ -55,7 +55,14 @@ fn ids_of(array: &arrow::array::ArrayRef, key_type: &DataType) -> Option<Vec<u64
         return Some(array.as_primitive::<UInt64Type>().values().to_vec());
     }
     let numbers = cast(array, &DataType::Int64).ok()?;
-    Some(numbers.as_primitive::<Int64Type>().values().iter().map(|number| (*number as u64) ^ (1 << 63)).collect())
+    Some(
+        numbers
+            .as_primitive::<Int64Type>()
+            .values()
+            .iter()
+            .map(|number| (*number as u64) ^ (1 << 63))
+            .collect(),
+    )
 }
 
 /// Which numbers a side has.

@@ -80,9 +80,11 @@ impl KeyCode {
         arrays
             .into_iter()
             .zip(key_types)
-            .map(|(array, key_type)| {
-                if array.data_type() == key_type { Ok(array) } else { cast(&array, key_type) }
-            })
+            .map(
+                |(array, key_type)| {
+                    if array.data_type() == key_type { Ok(array) } else { cast(&array, key_type) }
+                },
+            )
             .collect::<Result<_, _>>()
             .map_err(Error::arrow("gather keys"))
     }

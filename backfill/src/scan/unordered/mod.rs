@@ -61,8 +61,7 @@ pub(super) fn run(
 ) -> Result<ScanSummary> {
     let mut summary = pair.empty_summary(options);
     let schema = pair.findings_schema.clone();
-    let mut writer =
-        FindingsWriter::create(folder.clone(), schema, pair.scope(), summary.chunk_keys_max)?;
+    let mut writer = FindingsWriter::create(folder.clone(), schema, pair.scope(), summary.chunk_keys_max)?;
     let meter = Meter::new(pair.rows(), 0, progress);
     let code = KeyCode::new(&pair.key_types)?;
     let scan = Scan { pair, options, meter: &meter, code, columns: Columns::of(pair), folder };
@@ -115,9 +114,8 @@ impl Scan<'_> {
             self.columns.hashes(group.side, group.number, spill.scratch, &mut |position, hashes| {
                 sums.add(position, hashes);
             })?;
-            self.code.records(&group.keys, |row, id, key| {
-                spill.spill.put(id, key, &sums.of(row)[..words])
-            })?;
+            self.code
+                .records(&group.keys, |row, id, key| spill.spill.put(id, key, &sums.of(row)[..words]))?;
             self.meter.add(group.keys.rows() as u64)
         })?;
         let filter = Filter::new(self.options.unordered_bytes_max / WORKING_SHARE / 2);
@@ -228,9 +226,15 @@ impl Scan<'_> {
                         self.meter.add(0)?;
                         table.clear();
                         for side in 0..2 {
-                            partitions.read(side, partition, words, self.code.is_narrow(), |id, key, payload| {
-                                table.add(side, id, key, payload);
-                            })?;
+                            partitions.read(
+                                side,
+                                partition,
+                                words,
+                                self.code.is_narrow(),
+                                |id, key, payload| {
+                                    table.add(side, id, key, payload);
+                                },
+                            )?;
                         }
                         self.found(&table, pass, explain, &sender)?;
                     }
@@ -255,11 +259,12 @@ impl Scan<'_> {
         let mut entries = Vec::new();
         let (mut mismatched, mut columns) = (Vec::new(), Vec::new());
         let flush = |kinds: &mut Vec<FindingKind>,
-                         entries: &mut Vec<usize>,
-                         mismatched: &mut Vec<usize>,
-                         columns: &mut Vec<Vec<usize>>|
+                     entries: &mut Vec<usize>,
+                     mismatched: &mut Vec<usize>,
+                     columns: &mut Vec<Vec<usize>>|
          -> Result<()> {
-            let keys = self.code.arrays(entries.iter().map(|entry| table.key(*entry)), &self.pair.key_types)?;
+            let keys =
+                self.code.arrays(entries.iter().map(|entry| table.key(*entry)), &self.pair.key_types)?;
             let (mismatched, columns) = (std::mem::take(mismatched), std::mem::take(columns));
             let (schema, names) = (&self.pair.findings_schema, &self.pair.values);
             let rows = findings_rows(schema, names, kinds, keys, mismatched, columns)?;
