@@ -82,15 +82,17 @@ impl Scan {
     async fn run_dumps(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let mut options = self.scanning.options();
         options.unordered_bytes_max = self.dumps.memory().unwrap_or(options.unordered_bytes_max);
-        let (dumps, next) = match &self.name {
+        let (dumps, next, progress, cancel) = match &self.name {
             Some(name) => {
-                let work = Work::open(name, connection, output).await?;
+                let Work { migration, progress, cancel } = Work::open(name, connection, output).await?;
                 let next = format!("next: crossfade copy {name} --findings {}\n", self.out.display());
-                (self.dumps.dumps(Some(&work.migration.subject.plan))?, next)
+                (self.dumps.dumps(Some(&migration.subject.plan))?, next, progress, cancel)
             }
-            None => (self.dumps.dumps(None)?, format!("findings: {}\n", self.out.display())),
+            None => {
+                let next = format!("findings: {}\n", self.out.display());
+                (self.dumps.dumps(None)?, next, Shown::new(output), progress::cancel_on_interrupt(output))
+            }
         };
-        let (progress, cancel) = (Shown::new(output), progress::cancel_on_interrupt(output));
         let begun = std::time::Instant::now();
         let summary = watch_dumps(dumps, self.out.clone(), &options, &progress, &cancel).await?;
         if summary.columns.as_ref().is_some_and(Vec::is_empty) {
