@@ -32,7 +32,7 @@ pub(crate) struct Diff {
     #[arg(value_name = "DIR", required_unless_present = "out")]
     folder: Option<PathBuf>,
     /// The key, a value for each of its columns, written as `inspect` writes them.
-    #[arg(required_unless_present = "out", allow_hyphen_values = true)]
+    #[arg(required_unless_present = "out", allow_negative_numbers = true)]
     key: Vec<String>,
     #[arg(long, hide = true, conflicts_with = "folder")]
     pub(crate) out: Option<PathBuf>,

@@ -187,7 +187,7 @@ impl ForeignTable {
         names: &[String],
         key_types: &[DataType],
     ) -> Result<Keys> {
-        let rows = arrays.first().map_or(0, |array| array.len());
+        let rows = arrays.first().map_or(0, arrow::array::Array::len);
         let mut brought = Vec::with_capacity(arrays.len());
         for ((array, name), key_type) in arrays.into_iter().zip(names).zip(key_types) {
             if let Some(row) = first_null(&array) {

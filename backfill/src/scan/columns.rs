@@ -82,7 +82,7 @@ impl<'a> Columns<'a> {
             held.hash_into(&mut hashes, |value| match column.way.number(value) {
                 None => xxh3_64_with_seed(value, seed),
                 // Both zeros are one value, and so is all that is no number.
-                Some(number) if number == 0.0 => seed,
+                Some(0.0) => seed,
                 Some(number) if number.is_nan() => !seed,
                 Some(number) => xxh3_64_with_seed(&number.to_le_bytes(), seed),
             });

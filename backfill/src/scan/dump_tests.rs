@@ -180,10 +180,13 @@ proptest! {
     }
 }
 
+/// An element of a list: a name and a number.
+type Item<'a> = (&'a str, Option<i64>);
+
 /// A dump of ids and of a list of structs, as a nested array is exported.
-fn nested(path: &Path, rows: &[(i64, &[(&str, Option<i64>)])]) {
+fn nested(path: &Path, rows: &[(i64, &[Item<'_>])]) {
     let ids: ArrayRef = Arc::new(rows.iter().map(|(id, _)| *id).collect::<Int64Array>());
-    let items: Vec<&(&str, Option<i64>)> = rows.iter().flat_map(|(_, items)| *items).collect();
+    let items: Vec<&Item<'_>> = rows.iter().flat_map(|(_, items)| *items).collect();
     let names: ArrayRef = Arc::new(items.iter().map(|(name, _)| Some(*name)).collect::<StringArray>());
     let numbers: ArrayRef = Arc::new(items.iter().map(|(_, number)| *number).collect::<Int64Array>());
     let fields = Fields::from(vec![

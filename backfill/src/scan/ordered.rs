@@ -200,7 +200,8 @@ impl KeyedGroups for ForeignGroups<'_> {
         let first = self.first_keys.as_ref().is_none_or(|first| first.compare(group, &keys, 0).is_eq());
         let last = self.bounds.as_ref().is_none_or(|last| keys.compare(keys.rows() - 1, last, group).is_le());
         // Where rows do not ascend that is to be said, and not that the bounds are wrong.
-        if !(first && last) && !matches!(keys.ascent(), Ascent::BrokenAt(_)) {
+        let is_within = first && last;
+        if !is_within && !matches!(keys.ascent(), Ascent::BrokenAt(_)) {
             let detail = "its keys are not within the bounds that its footer gives".to_owned();
             return Err(self.table.file(group).corrupt(self.table.groups()[group].index, detail));
         }

@@ -93,6 +93,9 @@ struct Scan<'a> {
     folder: PathBuf,
 }
 
+/// Which columns differ in rows of a key's id with these differences; nothing where it is not to be said now.
+type Explain<'a> = &'a (dyn Fn(u64, &[u64]) -> Option<Vec<usize>> + Sync);
+
 /// Findings, and the kind of each.
 type Batch = (Vec<FindingKind>, RecordBatch);
 
@@ -209,7 +212,7 @@ impl Scan<'_> {
         (pass, words): (Pass, usize),
         summary: &mut ScanSummary,
         sorter: &mut Sorter,
-        explain: &(dyn Fn(u64, &[u64]) -> Option<Vec<usize>> + Sync),
+        explain: Explain<'_>,
     ) -> Result<()> {
         let next = AtomicUsize::new(0);
         let (sender, receiver) = sync_channel::<Batch>(self.options.threads.get() * 2);
@@ -252,7 +255,7 @@ impl Scan<'_> {
         &self,
         table: &Table,
         pass: Pass,
-        explain: &(dyn Fn(u64, &[u64]) -> Option<Vec<usize>> + Sync),
+        explain: Explain<'_>,
         sender: &SyncSender<Batch>,
     ) -> Result<()> {
         let mut kinds = Vec::new();
