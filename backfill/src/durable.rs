@@ -6,6 +6,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -50,9 +52,60 @@ impl DurableFile {
 
     /// Brings the file to the disk and gives it its name.
     pub(crate) fn finish(&mut self) -> Result<Written> {
-        self.file.sync_all().map_err(Error::io("write", &self.path))?;
-        fs::rename(&self.temporary, &self.path).map_err(Error::io("rename", &self.temporary))?;
-        Ok(Written { bytes: self.bytes, checksum: self.hasher.digest() })
+        bring_to_disk(&self.file, &self.temporary, &self.path)?;
+        Ok(self.written())
+    }
+
+    /// Like [`finish`](Self::finish), but does not wait for the disk: that is for [`Syncer::wait`].
+    pub(crate) fn finish_later(&mut self, syncer: &mut Syncer) -> Result<Written> {
+        let file = self.file.try_clone().map_err(Error::io("write", &self.path))?;
+        syncer.take(file, self.temporary.clone(), self.path.clone());
+        Ok(self.written())
+    }
+
+    fn written(&self) -> Written {
+        Written { bytes: self.bytes, checksum: self.hasher.digest() }
+    }
+}
+
+fn bring_to_disk(file: &File, temporary: &Path, path: &Path) -> Result<()> {
+    file.sync_all().map_err(Error::io("write", path))?;
+    fs::rename(temporary, path).map_err(Error::io("rename", temporary))
+}
+
+/// Brings files to the disk while others are written: waiting for a disk takes longer than the work that it would hold up.
+#[derive(Default)]
+pub(crate) struct Syncer {
+    running: Option<(Sender<Unsynced>, JoinHandle<Result<()>>)>,
+}
+
+/// A file that is written, its temporary name and its own.
+type Unsynced = (File, PathBuf, PathBuf);
+
+impl Syncer {
+    /// Waits until all files so far are on the disk, under their names.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        let Some((sender, thread)) = self.running.take() else { return Ok(()) };
+        drop(sender);
+        thread.join().unwrap_or(Err(Error::WorkerLost))
+    }
+
+    fn take(&mut self, file: File, temporary: PathBuf, path: PathBuf) {
+        let (sender, _) = self.running.get_or_insert_with(|| {
+            let (sender, receiver) = channel::<Unsynced>();
+            let sync =
+                move || receiver.iter().try_for_each(|(file, from, to)| bring_to_disk(&file, &from, &to));
+            (sender, std::thread::spawn(sync))
+        });
+        // Where the thread has ended an earlier file has failed, and waiting for it will say so.
+        let _ = sender.send((file, temporary, path));
+    }
+}
+
+impl Drop for Syncer {
+    /// Nothing may be renamed any more once somebody else has taken the folder.
+    fn drop(&mut self) {
+        let _ = self.wait();
     }
 }
 
@@ -91,6 +144,19 @@ pub(crate) fn claim(folder: &Path, prefix: &str) -> Result<()> {
         Some(path) => Err(Error::FolderTaken { path }),
         None => disclaim(folder, prefix),
     }
+}
+
+/// Takes a folder again for a run that goes on: keeps the finished files with these names, and removes the rest of what was
+/// left unfinished.
+pub(crate) fn claim_again(folder: &Path, prefix: &str, keep: &[&str]) -> Result<()> {
+    disclaim(folder, prefix)?;
+    for path in files(folder, prefix)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !keep.contains(&name.as_ref()) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Says that the files in a folder are no whole, or no longer one: the next [`claim`] may remove them.
@@ -161,6 +227,26 @@ mod tests {
         let written = file.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"half");
         assert_eq!(written, Written { bytes: 4, checksum: xxhash_rust::xxh3::xxh3_64(b"half") });
+    }
+
+    #[test]
+    fn files_that_are_synced_later_are_there_when_it_was_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut syncer = Syncer::default();
+        let paths: Vec<_> = (0..20).map(|n| folder.path().join(format!("{n}"))).collect();
+        for path in &paths {
+            let mut file = DurableFile::create(path.clone()).unwrap();
+            file.write_all(b"whole").unwrap();
+            assert_eq!(file.finish_later(&mut syncer).unwrap().bytes, 5);
+        }
+        syncer.wait().unwrap();
+        assert!(paths.iter().all(|path| fs::read(path).unwrap() == b"whole"));
+
+        // A file that cannot get its name is told of, not passed over.
+        let mut file = DurableFile::create(folder.path().join("lost")).unwrap();
+        fs::remove_file(temporary_name(&folder.path().join("lost"))).unwrap();
+        file.finish_later(&mut syncer).unwrap();
+        assert!(matches!(syncer.wait(), Err(Error::Io { action: "rename", .. })));
     }
 
     #[test]

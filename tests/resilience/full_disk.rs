@@ -88,3 +88,22 @@ async fn a_full_sqlite_file_takes_nothing_half() {
     assert_eq!(world.contacts().await, projected);
     assert_eq!(world.json(["backfill", NAME])["clean"], true);
 }
+
+/// Rows in no order that do not fit into memory, and not onto the disk either.
+#[tokio::test]
+async fn a_scan_that_cannot_put_rows_aside_leaves_no_result() {
+    let world = World::sqlite().await;
+    world.fill(CUSTOMERS).await;
+    world.init();
+    world.succeed(["advance", NAME]);
+    world.succeed(["snapshot", NAME, "--out", "snapshot"]);
+    let sides = ["--old", "snapshot/old", "--new", "snapshot/new", "--key", "customer_id,kind"];
+    let how = ["--order", "none", "--memory", "1KiB", "--out", "findings"];
+    let scan: Vec<&str> = ["scan"].into_iter().chain(sides).chain(how).collect();
+    let full = limited(&world, 16, &scan);
+    assert_eq!(full.code(), Some(1), "{full}");
+    assert_one_error(&full, "no space is left for", "free some space or choose another folder");
+    world.fail(["copy", NAME, "--findings", "findings"], 1, "no findings in", "crossfade scan");
+    assert!(!world.path("findings/partitions.tmp").exists(), "what was put aside is removed");
+    world.run(scan, 4);
+}

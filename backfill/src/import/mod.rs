@@ -16,7 +16,7 @@ use arrow::datatypes::Schema;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::snapshot::{Side, SnapshotHeader, SnapshotManifest, SnapshotWriter};
-use sort::Sorter;
+pub(crate) use sort::Sorter;
 use source::Source;
 
 /// Memory for sorting.
@@ -81,7 +81,7 @@ pub fn import(dump: Dump, folder: impl Into<PathBuf>, options: &ImportOptions) -
             writer.write(&batch?)?;
         }
     } else {
-        let mut sorter = Sorter::new(&folder, &dump.key, options.memory_bytes_max)?;
+        let mut sorter = Sorter::new(&folder, dump.key.clone(), options.memory_bytes_max)?;
         for batch in source.batches(&dump.columns) {
             sorter.add(batch?)?;
         }

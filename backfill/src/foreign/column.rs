@@ -1,0 +1,281 @@
+//! One column of a row group as it lies in its pages: decompressed, and otherwise left alone as far as possible.
+//!
+//! Comparing needs no Arrow arrays. Plain values of fixed width are compared as the bytes that they are, text with its
+//! length prefixes in place, and codes of two dictionaries through a map from one to the other.
+
+use super::decompress::{Codec, Decompressor};
+use super::dictionary::{Dictionary, Translation};
+use super::page_header::PageHeader;
+use super::pages::Build;
+
+/// The code of NULL.
+pub(super) const NULL_CODE: u32 = u32::MAX;
+
+/// Rows compared at once while the first that differs is looked for.
+pub(super) const STRIDE_ROWS: usize = 32;
+
+/// What values are, by their physical type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// So many bytes each.
+    Fixed(usize),
+    /// A length of four bytes, then the bytes.
+    Prefixed,
+}
+
+/// One column of a row group.
+#[derive(Debug, Default)]
+pub(crate) struct RawColumn {
+    pub(super) rows: usize,
+    pub(super) values: Values,
+    /// A byte per row: 1 where there is a value. Nothing where all rows have one.
+    pub(super) present: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Values {
+    /// A slot per row, with zeros where there is no value.
+    Fixed { width: usize, bytes: Vec<u8>, start: usize },
+    /// The values one behind the other; each row's begins at its offset, and ends at the next.
+    Prefixed { bytes: Vec<u8>, offsets: Vec<u32> },
+    /// A code per row.
+    Codes { codes: Vec<u32>, dictionary: Dictionary },
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self::Fixed { width: 0, bytes: Vec::new(), start: 0 }
+    }
+}
+
+/// How a column's pages are to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) shape: Shape,
+    pub(crate) codec: Codec,
+    /// Whether there are levels that say which rows have a value.
+    pub(crate) nullable: bool,
+    pub(crate) rows: usize,
+}
+
+impl RawColumn {
+    /// Hashes of values stand for the values, where these cannot be compared as they lie.
+    pub(crate) fn of_hashes(hashes: &[u64]) -> Self {
+        let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        Self { rows: hashes.len(), values: Values::Fixed { width: 8, bytes, start: 0 }, present: None }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Reads a column chunk over what this column held before, whose memory it uses again. The error says what is wrong.
+    pub(crate) fn read(
+        &mut self,
+        chunk: &[u8],
+        reading: Reading,
+        decompressor: &mut Decompressor,
+    ) -> Result<(), &'static str> {
+        let mut build = Build::over(std::mem::take(self), reading);
+        let mut rest = chunk;
+        while build.rows < reading.rows {
+            let header = PageHeader::parse(rest).ok_or("a page header is damaged")?;
+            let page = rest
+                .get(header.header_bytes..)
+                .and_then(|rest| rest.get(..header.compressed_bytes))
+                .ok_or("a page ends behind its column chunk")?;
+            build.page(&header, page, decompressor)?;
+            rest = &rest[header.header_bytes + header.compressed_bytes..];
+        }
+        *self = build.finish()?;
+        Ok(())
+    }
+
+    /// The values as numbers of eight bytes, where they lie so and no row is without one.
+    pub(crate) fn fixed_bytes(&self) -> Option<(usize, &[u8])> {
+        match &self.values {
+            Values::Fixed { width, bytes, start } if self.present.is_none() => {
+                Some((*width, bytes.get(*start..*start + self.rows * width)?))
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes plain values of codes.
+    fn flatten(&mut self) {
+        let Values::Codes { codes, dictionary } = &self.values else { return };
+        self.values = match dictionary.shape {
+            Some(Shape::Fixed(width)) => {
+                let mut bytes = Vec::with_capacity(codes.len() * width);
+                for &code in codes {
+                    match dictionary.value(code) {
+                        Some(value) => bytes.extend_from_slice(value),
+                        None => bytes.resize(bytes.len() + width, 0),
+                    }
+                }
+                Values::Fixed { width, bytes, start: 0 }
+            }
+            _ => {
+                let mut bytes = Vec::new();
+                let mut offsets = Vec::with_capacity(codes.len() + 1);
+                offsets.push(0);
+                for &code in codes {
+                    bytes.extend_from_slice(dictionary.value(code).unwrap_or_default());
+                    offsets.push(bytes.len() as u32);
+                }
+                Values::Prefixed { bytes, offsets }
+            }
+        };
+    }
+
+    /// Brings two columns to one form, in which [`next_difference`](Self::next_difference) compares them.
+    pub(crate) fn align(old: &mut Self, new: &mut Self, translation: &mut Translation) {
+        match (&old.values, &new.values) {
+            (Values::Codes { dictionary: old, .. }, Values::Codes { dictionary: new, .. }) => {
+                translation.between(old, new);
+            }
+            (Values::Codes { .. }, _) => old.flatten(),
+            (_, Values::Codes { .. }) => new.flatten(),
+            _ => {}
+        }
+    }
+
+    /// How many of the next `rows` rows, from `at` here and `other_at` there, are pairwise equal before the first that
+    /// is not. The two were [aligned](Self::align).
+    pub(crate) fn equal_rows(
+        &self,
+        at: usize,
+        other: &Self,
+        other_at: usize,
+        rows: usize,
+        translation: &Translation,
+    ) -> usize {
+        let rows = match (&self.present, &other.present) {
+            (None, None) => rows,
+            (Some(present), Some(other)) => {
+                equal_slots(&present[at..at + rows], &other[other_at..other_at + rows], 1, rows)
+            }
+            (Some(present), None) | (None, Some(present)) => {
+                let at = if self.present.is_some() { at } else { other_at };
+                present[at..at + rows].iter().take_while(|present| **present == 1).count()
+            }
+        };
+        match (&self.values, &other.values) {
+            (
+                Values::Fixed { width, bytes, start },
+                Values::Fixed { width: other_width, bytes: other_bytes, start: other_start },
+            ) if width == other_width => {
+                let left = &bytes[start + at * width..start + (at + rows) * width];
+                let right =
+                    &other_bytes[other_start + other_at * width..other_start + (other_at + rows) * width];
+                equal_slots(left, right, *width, rows)
+            }
+            (
+                Values::Prefixed { bytes, offsets },
+                Values::Prefixed { bytes: other_bytes, offsets: other_offsets },
+            ) => {
+                let slice =
+                    |from: usize, to: usize| &bytes[offsets[at + from] as usize..offsets[at + to] as usize];
+                let other_slice = |from: usize, to: usize| {
+                    &other_bytes
+                        [other_offsets[other_at + from] as usize..other_offsets[other_at + to] as usize]
+                };
+                // Values carry their lengths, so that equal bytes are equal values.
+                if slice(0, rows) == other_slice(0, rows) {
+                    return rows;
+                }
+                let mut row = 0;
+                while row + STRIDE_ROWS <= rows
+                    && slice(row, row + STRIDE_ROWS) == other_slice(row, row + STRIDE_ROWS)
+                {
+                    row += STRIDE_ROWS;
+                }
+                row + (row..rows).take_while(|&row| slice(row, row + 1) == other_slice(row, row + 1)).count()
+            }
+            (Values::Codes { codes, .. }, Values::Codes { codes: other_codes, .. }) => {
+                translation.equal_codes(&codes[at..at + rows], &other_codes[other_at..other_at + rows])
+            }
+            // Never so after they were aligned; saying that nothing is equal errs on the safe side.
+            _ => 0,
+        }
+    }
+
+    /// The bytes of a row's value, without its length; nothing for NULL.
+    pub(crate) fn value(&self, row: usize) -> Option<&[u8]> {
+        if !self.is_present(row) {
+            return None;
+        }
+        match &self.values {
+            Values::Fixed { width, bytes, start } => {
+                Some(&bytes[start + row * width..start + (row + 1) * width])
+            }
+            Values::Prefixed { bytes, offsets } => {
+                bytes[offsets[row] as usize..offsets[row + 1] as usize].get(4..)
+            }
+            Values::Codes { codes, dictionary } => {
+                dictionary.value(codes[row]).map(|value| dictionary.without_length(value))
+            }
+        }
+    }
+
+    /// The hash of each value, over what `into` held before; of NULL it is 0.
+    pub(crate) fn hash_into(&self, into: &mut Vec<u64>, hash: impl Fn(&[u8]) -> u64) {
+        into.clear();
+        match &self.values {
+            Values::Fixed { width, bytes, start } if *width > 0 => {
+                into.extend(bytes[*start..start + self.rows * width].chunks_exact(*width).map(hash));
+            }
+            Values::Fixed { .. } => into.resize(self.rows, 0),
+            // Each value of a dictionary is hashed once.
+            Values::Codes { codes, dictionary } => {
+                let known: Vec<u64> = (0..dictionary.len() as u32)
+                    .filter_map(|code| dictionary.value(code))
+                    .map(|value| hash(dictionary.without_length(value)))
+                    .collect();
+                into.extend(codes.iter().map(|code| known.get(*code as usize).copied().unwrap_or(0)));
+            }
+            Values::Prefixed { bytes, offsets } => {
+                into.extend(
+                    offsets
+                        .windows(2)
+                        .map(|ends| bytes[ends[0] as usize..ends[1] as usize].get(4..).map_or(0, &hash)),
+                );
+            }
+        }
+        if let Some(present) = &self.present {
+            for (hash, _) in into.iter_mut().zip(present).filter(|(_, present)| **present == 0) {
+                *hash = 0;
+            }
+        }
+    }
+
+    fn is_present(&self, row: usize) -> bool {
+        self.present.as_ref().is_none_or(|present| present[row] == 1)
+    }
+}
+
+fn equal_slots(left: &[u8], right: &[u8], width: usize, rows: usize) -> usize {
+    if left == right {
+        return rows;
+    }
+    let stride = STRIDE_ROWS * width;
+    let strides =
+        left.chunks_exact(stride).zip(right.chunks_exact(stride)).take_while(|(a, b)| a == b).count();
+    let start = strides * stride;
+    strides * STRIDE_ROWS
+        + left[start..]
+            .chunks_exact(width)
+            .zip(right[start..].chunks_exact(width))
+            .take_while(|(a, b)| a == b)
+            .count()
+}
+
+impl RawColumn {
+    pub(super) fn is_whole(&self) -> bool {
+        match &self.values {
+            Values::Fixed { width, bytes, start } => bytes.len() >= start + self.rows * width,
+            Values::Prefixed { offsets, .. } => offsets.len() == self.rows + 1,
+            Values::Codes { codes, .. } => codes.len() == self.rows,
+        }
+    }
+}

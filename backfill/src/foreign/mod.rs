@@ -1,0 +1,22 @@
+//! Parquet that other tools wrote, as it lies on the disk: tables of files, row groups and columns.
+//!
+//! Owns how such files are opened, ordered and read, and that nothing in them makes us panic or believe a length. Knows
+//! nothing of comparing two of them.
+//!
+//! Files, in the order in which rows pass through them: `table` (all files of a side), `file` (one file), `column` and
+//! `dictionary` (one column of a row group, and how two are compared), `pages`, `page_header`, `decompress`, `hybrid` (how it is read).
+
+mod column;
+mod decompress;
+mod dictionary;
+mod file;
+mod hybrid;
+mod page_header;
+mod pages;
+mod table;
+
+pub(crate) use column::{RawColumn, Reading, Shape};
+pub(crate) use decompress::Decompressor;
+pub(crate) use dictionary::Translation;
+pub(crate) use file::ForeignFile;
+pub(crate) use table::{ForeignTable, Ordering, parquet_files};
