@@ -423,6 +423,18 @@ pub enum Error {
         /// What was under way.
         what: &'static str,
     },
+    /// An export held its moment for as long as it may.
+    #[error("the export has held its snapshot of the database open for {} s, which is as long as it may", age_max.as_secs())]
+    SnapshotTooOld {
+        /// How long it may.
+        age_max: std::time::Duration,
+    },
+    /// The session that held an export's moment is gone, and the moment with it.
+    #[error("the database ended the session that held the export's snapshot open: {source}")]
+    SnapshotLost {
+        /// The database's answer.
+        source: Box<crossfade_migration_core::Error>,
+    },
     /// The folder belongs to a run that is still going on.
     #[error("{} is in use by another process", path.display())]
     FolderInUse {
@@ -479,6 +491,8 @@ impl Error {
                 | Self::JobFailed { .. }
                 | Self::JobCancelled { .. }
                 | Self::Stopped { .. }
+                | Self::SnapshotTooOld { .. }
+                | Self::SnapshotLost { .. }
                 | Self::FolderInUse { .. }
         )
     }

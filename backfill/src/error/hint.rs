@@ -86,6 +86,16 @@ impl Error {
             }
             Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
             Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
+            Self::SnapshotTooOld { .. } => {
+                "while it is held, the database cannot remove dead rows: export with more connections, without a limit of \
+                 the rate, or from a replica; or allow more time, if its tables bear it"
+                    .into()
+            }
+            Self::SnapshotLost { .. } => {
+                "the moment is gone with its session, so run the command again; see that no timeout and nobody ends \
+                 long transactions meanwhile"
+                    .into()
+            }
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -11,6 +11,7 @@ mod layout;
 mod manifest;
 mod pair;
 mod positioned;
+mod range;
 mod reader;
 mod row_groups;
 mod writer;
@@ -25,8 +26,9 @@ pub(crate) use hashes::Hashes;
 #[cfg(test)]
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
+pub(crate) use range::WrittenRange;
 pub(crate) use row_groups::RowGroups;
-pub(crate) use writer::discard;
+pub(crate) use writer::{RangesWriter, discard};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
