@@ -435,6 +435,16 @@ pub enum Error {
         /// The database's answer.
         source: Box<crossfade_migration_core::Error>,
     },
+    /// A replica does not show yet what an export must show.
+    #[error("replica {replica} has not replayed up to {position} within {} s", patience.as_secs())]
+    ReplicaBehind {
+        /// Its URL, with secrets masked.
+        replica: String,
+        /// The position of the primary that it has to reach.
+        position: String,
+        /// How long it was waited for.
+        patience: std::time::Duration,
+    },
     /// The folder belongs to a run that is still going on.
     #[error("{} is in use by another process", path.display())]
     FolderInUse {
@@ -493,6 +503,7 @@ impl Error {
                 | Self::Stopped { .. }
                 | Self::SnapshotTooOld { .. }
                 | Self::SnapshotLost { .. }
+                | Self::ReplicaBehind { .. }
                 | Self::FolderInUse { .. }
         )
     }

@@ -96,6 +96,9 @@ impl Error {
                  long transactions meanwhile"
                     .into()
             }
+            Self::ReplicaBehind { .. } => {
+                "run the command again when the replica has caught up (pg_last_wal_replay_lsn), or leave the replica out".into()
+            }
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

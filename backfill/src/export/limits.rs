@@ -4,6 +4,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossfade_migration_core::connect::AnyDatabase;
+
 /// Connections that read at the same time where nobody says otherwise: two keep both the server and the exporter busy,
 /// and leave a server of any size most of its cores.
 pub const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
@@ -11,6 +13,10 @@ pub const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 /// How long an export may hold its moment where nobody says otherwise. While it is held, a database cannot remove row
 /// versions that have died since; a day of that is what most tables take without harm, and far longer than most exports.
 pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a replica is waited for where nobody says otherwise. One that is in step is a second behind; one that is a
+/// minute behind has work of its own to do, and should not get more.
+pub const REPLICA_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Rows per range: a dozen seconds of reading, which is what a lost connection costs, in a file of about a hundred MiB.
 const RANGE_ROWS: u64 = 1 << 20;
@@ -25,7 +31,7 @@ const RANGES_PER_CONNECTION_MIN: u64 = 4;
 const RANGES_MAX: u64 = 4_096;
 
 /// How an export runs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ExportOptions {
     /// Connections that read at the same time, beside the one that holds the moment.
@@ -34,12 +40,23 @@ pub struct ExportOptions {
     pub bytes_per_second_max: Option<NonZeroU64>,
     /// How long the moment is held at most.
     pub age_max: Duration,
+    /// A replica of the migration's database to read from. It is used once it has replayed everything that was written
+    /// when the export began.
+    pub replica: Option<AnyDatabase>,
+    /// How long the replica is waited for.
+    pub replica_patience: Duration,
 }
 
 impl Default for ExportOptions {
     /// Two connections, as fast as they go, for a day at most.
     fn default() -> Self {
-        Self { connections: CONNECTIONS, bytes_per_second_max: None, age_max: SNAPSHOT_AGE_MAX }
+        Self {
+            connections: CONNECTIONS,
+            bytes_per_second_max: None,
+            age_max: SNAPSHOT_AGE_MAX,
+            replica: None,
+            replica_patience: REPLICA_PATIENCE,
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! again, as long as the moment is held. A moment ends with the process that holds it: an export that was killed
 //! begins anew.
 //!
-//! Files: `side` (ranges of one side in parallel), `limits` (how fast, and how long).
+//! Files: `replica` (where to read), `side` (ranges of one side in parallel), `limits` (how fast, and how long).
 
 mod limits;
+mod replica;
 mod side;
 
 use std::path::Path;
@@ -25,7 +26,7 @@ use crate::migration::Migration;
 use crate::progress::{Meter, Progress, Stage};
 use crate::snapshot::{MANIFEST_FILE, Side, SnapshotHeader, SnapshotPair, discard};
 
-pub use limits::{CONNECTIONS, ExportOptions, SNAPSHOT_AGE_MAX};
+pub use limits::{CONNECTIONS, ExportOptions, REPLICA_PATIENCE, SNAPSHOT_AGE_MAX};
 
 /// Batches on their way from the database to the file: enough that neither waits for the other's hiccups, a few
 /// megabytes at most.
@@ -61,7 +62,7 @@ pub async fn export(
 ///
 /// # Errors
 /// [`Error::SnapshotPresent`] when `out` holds a finished pair; [`Error::SnapshotTooOld`] and [`Error::SnapshotLost`]
-/// when the moment could not be held long enough; [`Error::Stopped`]; whatever the database or the disk answers.
+/// when the moment could not be held long enough; [`Error::ReplicaBehind`]; [`Error::Stopped`]; whatever the database or the disk answers.
 pub async fn export_with(
     migration: &Migration,
     out: &Path,
@@ -70,8 +71,9 @@ pub async fn export_with(
     cancel: &Cancel,
 ) -> Result<Exported> {
     clear_unfinished(out)?;
+    let source = replica::source(migration, options, cancel).await?;
     let opened = Instant::now();
-    let read: Arc<dyn ConsistentRead> = Arc::from(migration.store.read_both(&migration.subject).await?);
+    let read: Arc<dyn ConsistentRead> = Arc::from(source.store.read_both(&migration.subject).await?);
     let standing = read.moment().standing;
     let limits = options.limits(opened);
     for side in [Side::Old, Side::New] {
@@ -79,9 +81,11 @@ pub async fn export_with(
         let estimate = read.estimate(store_side).await?;
         let meter = Meter::new(progress, stage, 0, Some(estimate));
         let ranges = read.ranges(store_side, options.range_count(estimate)).await?;
-        let header = header(migration, read.as_ref(), side);
-        let job = side::Job::begin(read.clone(), store_side, ranges, side.folder(out), header, &limits)?;
-        side::run(job, options.connections.get(), &limits, &meter, cancel).await?;
+        let header = header(migration, &source.name, read.as_ref(), side);
+        let connections = options.connections.get();
+        let folder = side.folder(out);
+        let job = side::Job::begin(read.clone(), store_side, ranges, folder, header, connections, &limits)?;
+        side::run(job, &limits, &meter, cancel).await?;
         meter.finish();
     }
     let out = out.to_owned();
@@ -143,14 +147,14 @@ fn about(side: Side) -> (StoreSide, Stage) {
     }
 }
 
-fn header(migration: &Migration, read: &dyn ConsistentRead, side: Side) -> SnapshotHeader {
+fn header(migration: &Migration, store: &str, read: &dyn ConsistentRead, side: Side) -> SnapshotHeader {
     let plan = &migration.subject.plan;
     let standing = read.moment().standing;
     SnapshotHeader {
         migration: plan.name().to_owned(),
         manifest_hash: plan.fingerprint().to_owned(),
         side,
-        store: migration.store_name.clone(),
+        store: store.to_owned(),
         consistent_point: read.moment().point.clone(),
         // Epochs begin at 1 and grow.
         epoch: u64::try_from(standing.epoch.0).unwrap_or(0),

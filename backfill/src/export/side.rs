@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use crossfade_migration_core::phase::Side;
 use crossfade_migration_core::rows::{ConsistentRead, ScopeRange};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::BATCHES_IN_FLIGHT;
@@ -37,6 +37,9 @@ pub(super) struct Job {
     /// Rows that are written, or on their way into a file.
     rows: AtomicU64,
     pace: Option<Arc<Pace>>,
+    /// One for each connection. A range gives its back when it is read, so that the next one is read while it is
+    /// brought to the disk.
+    connections: Semaphore,
     stop: Cancel,
 }
 
@@ -47,25 +50,21 @@ impl Job {
         ranges: Vec<ScopeRange>,
         folder: PathBuf,
         header: SnapshotHeader,
+        connections: usize,
         limits: &Limits,
     ) -> Result<Job> {
         let writer = RangesWriter::create(folder, header)?;
         let (pace, stop) = (limits.pace.clone(), Cancel::new());
-        Ok(Job { read, side, ranges, writer, rows: AtomicU64::new(0), pace, stop })
+        let connections = Semaphore::new(connections);
+        Ok(Job { read, side, ranges, writer, rows: AtomicU64::new(0), pace, connections, stop })
     }
 }
 
 /// Exports all ranges of a side, and makes a snapshot of them.
-pub(super) async fn run(
-    job: Job,
-    connections: usize,
-    limits: &Limits,
-    meter: &Meter<'_>,
-    cancel: &Cancel,
-) -> Result<()> {
+pub(super) async fn run(job: Job, limits: &Limits, meter: &Meter<'_>, cancel: &Cancel) -> Result<()> {
     let job = Arc::new(job);
     let mut tasks = JoinSet::new();
-    let outcome = all_ranges(&job, &mut tasks, connections, limits, meter, cancel).await;
+    let outcome = all_ranges(&job, &mut tasks, limits, meter, cancel).await;
     // Whoever still works must be gone before the folder is anyone else's.
     job.stop.cancel();
     while tasks.join_next().await.is_some() {}
@@ -80,14 +79,14 @@ type Tasks = JoinSet<Result<(usize, WrittenRange)>>;
 async fn all_ranges(
     job: &Arc<Job>,
     tasks: &mut Tasks,
-    connections: usize,
     limits: &Limits,
     meter: &Meter<'_>,
     cancel: &Cancel,
 ) -> Result<Vec<WrittenRange>> {
     let mut waiting = 0..job.ranges.len();
     let mut written: Vec<Option<WrittenRange>> = waiting.clone().map(|_| None).collect();
-    for number in waiting.by_ref().take(connections) {
+    // Twice as many as are read at a time: the others are being finished, or wait for a connection.
+    for number in waiting.by_ref().take(2 * job.connections.available_permits()) {
         tasks.spawn(export_range(job.clone(), number));
     }
     let too_old = tokio::time::sleep(limits.age_max.saturating_sub(limits.opened.elapsed()));
@@ -135,6 +134,7 @@ async fn export_range(job: Arc<Job>, number: usize) -> Result<(usize, WrittenRan
 }
 
 async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
+    let connection = job.connections.acquire().await.map_err(|_| Error::WorkerLost)?;
     let (rows, at_writer) = mpsc::channel(BATCHES_IN_FLIGHT);
     // Told apart from a reader that failed: only a whole range is finished.
     let (whole, is_whole) = oneshot::channel();
@@ -147,6 +147,7 @@ async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
         () = job.stop.cancelled() => Err(Error::Stopped { what: "export" }),
         read = job.read.read(job.side, &job.ranges[number], rows) => read.map_err(Error::from),
     };
+    drop(connection);
     if outcome.is_ok() {
         // A writer that is gone has an error to tell, which comes out below.
         let _ = whole.send(());

@@ -5,6 +5,7 @@ mod backfill;
 mod cleanup;
 mod copy;
 mod crash;
+mod export;
 mod leases;
 mod world;
 

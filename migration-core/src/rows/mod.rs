@@ -29,6 +29,15 @@ pub struct Moment {
     pub standing: Standing,
 }
 
+/// How far the writes of a store have come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WritePosition {
+    /// Which store, in a word that its replicas share with it.
+    pub origin: String,
+    /// Where, in the engine's words.
+    pub position: String,
+}
+
 /// The rows of one side whose scope is not smaller than `from` and smaller than `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScopeRange {
@@ -86,6 +95,18 @@ pub trait ConsistentRead: Send + Sync {
 pub trait Rows: Send + Sync {
     /// Opens a consistent read of both sides.
     async fn read_both(&self, subject: &Subject) -> Result<Box<dyn ConsistentRead>>;
+
+    /// How far this store's writes have come, for [`Rows::has_replayed`] of its replicas.
+    ///
+    /// # Errors
+    /// When the engine knows no replicas, or this store is one itself.
+    async fn written(&self) -> Result<WritePosition>;
+
+    /// Whether this store, a replica, shows everything that was committed up to a position of the store that it follows.
+    ///
+    /// # Errors
+    /// When it is no replica of that store.
+    async fn has_replayed(&self, position: &WritePosition) -> Result<bool>;
 }
 
 #[cfg(test)]

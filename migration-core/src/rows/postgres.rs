@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc};
 use arrow::array::RecordBatch;
 
 use super::ranges::postgres::{bounds, within};
-use super::{ConsistentRead, Moment, Rows, ScopeRange};
+use super::{ConsistentRead, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::postgres::rows_estimate;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::connect::Connected;
@@ -64,6 +64,46 @@ impl Rows for Connected<Postgres> {
             transaction: Mutex::new(transaction),
             snapshot,
         }))
+    }
+
+    async fn written(&self) -> Result<WritePosition> {
+        // Only what was inserted into the log before this can have been acknowledged before it.
+        let row: (bool, String, Option<String>) = sqlx::query_as(
+            "select pg_is_in_recovery(), system_identifier::text,
+                    case when not pg_is_in_recovery() then pg_current_wal_insert_lsn()::text end
+             from pg_control_system()",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(Error::database("reading how far writes have come"))?;
+        match row {
+            (false, origin, Some(position)) => Ok(WritePosition { origin, position }),
+            _ => Err(self.misused("is a replica itself", "give the primary's URL as the database")),
+        }
+    }
+
+    async fn has_replayed(&self, position: &WritePosition) -> Result<bool> {
+        let (is_replica, origin, replayed): (bool, String, Option<bool>) = sqlx::query_as(
+            "select pg_is_in_recovery(), system_identifier::text, pg_last_wal_replay_lsn() >= $1::text::pg_lsn
+             from pg_control_system()",
+        )
+        .bind(&position.position)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(Error::database("reading how far a replica has come"))?;
+        if origin != position.origin {
+            return Err(self.misused("is no replica of the migration's database", "give the URL of one"));
+        }
+        if !is_replica {
+            return Err(self.misused("is no replica", "leave the replica out to read from the primary"));
+        }
+        Ok(replayed.unwrap_or(false))
+    }
+}
+
+impl Connected<Postgres> {
+    fn misused(&self, what: &str, hint: &str) -> Error {
+        Error::ControlStore { store: self.url.to_string(), what: what.to_owned(), hint: hint.to_owned() }
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Sqlite, Transaction};
 use tokio::sync::{Mutex, mpsc};
 
-use super::{BATCH_ROWS, ConsistentRead, Moment, Rows, ScopeRange};
+use super::{BATCH_ROWS, ConsistentRead, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::ColumnKind;
 use crate::cell::sqlite::{Cell, Layout, as_stored, sort_key};
 use crate::connect::Connected;
@@ -70,6 +70,24 @@ impl Rows for Connected<Sqlite> {
                 standing: standing_of(&phase, ramp, epoch)?,
             },
         }))
+    }
+
+    async fn written(&self) -> Result<WritePosition> {
+        Err(self.no_replicas())
+    }
+
+    async fn has_replayed(&self, _position: &WritePosition) -> Result<bool> {
+        Err(self.no_replicas())
+    }
+}
+
+impl Connected<Sqlite> {
+    fn no_replicas(&self) -> Error {
+        Error::ControlStore {
+            store: self.url.to_string(),
+            what: "has no replicas".to_owned(),
+            hint: "read from the database itself: readers hold nobody up".to_owned(),
+        }
     }
 }
 

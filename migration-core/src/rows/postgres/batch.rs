@@ -6,7 +6,7 @@ use arrow::array::builder::{
     BinaryBuilder, BooleanBuilder, Date32Builder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder,
     StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::numeric::{Decimal, decimal};
@@ -58,11 +58,12 @@ enum Values {
     Bool(BooleanBuilder),
     Int(Int64Builder),
     Float(Float64Builder),
-    Text(StringBuilder),
+    /// Text, of which a whole batch is checked at once: many times faster than value by value.
+    Text(BinaryBuilder),
     /// An exact number in binary, which becomes text.
     Numeric(StringBuilder),
     /// JSON in binary, which is text behind a version.
-    Json(StringBuilder),
+    Json(BinaryBuilder),
     Bytes(BinaryBuilder),
     Uuid(FixedSizeBinaryBuilder),
     Date(Date32Builder),
@@ -99,15 +100,7 @@ impl Batch {
                 column.values.push(bytes)
             }
         };
-        outcome.map_err(|fault| match fault {
-            Fault::Malformed => malformed("a value is longer or shorter than its type"),
-            Fault::Unfit(value) => Error::Value {
-                what: self.what.clone(),
-                column: column.name.clone(),
-                value: value.to_owned(),
-                sql_type: column.sql_type.clone(),
-            },
-        })
+        outcome.map_err(|fault| column.refusal(&self.what, fault))
     }
 
     /// Ends the present row.
@@ -138,16 +131,30 @@ impl Batch {
     /// Takes the rows out, and leaves it empty.
     pub(super) fn take(&mut self) -> Result<RecordBatch> {
         (self.rows, self.bytes) = (0, 0);
-        let arrays: Vec<ArrayRef> = self
-            .columns
-            .iter_mut()
-            .zip(self.schema.fields())
-            .map(|(column, field)| column.values.take(field.data_type()))
-            .collect();
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
+        for (column, field) in self.columns.iter_mut().zip(self.schema.fields()) {
+            arrays.push(
+                column.values.take(field.data_type()).map_err(|fault| column.refusal(&self.what, fault))?,
+            );
+        }
         RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(|source| Error::Arrow {
             doing: format!("putting rows of {} into Arrow", self.what),
             source,
         })
+    }
+}
+
+impl Column {
+    fn refusal(&self, what: &str, fault: Fault) -> Error {
+        match fault {
+            Fault::Malformed => malformed("a value is longer or shorter than its type"),
+            Fault::Unfit(value) => Error::Value {
+                what: what.to_owned(),
+                column: self.name.clone(),
+                value: value.to_owned(),
+                sql_type: self.sql_type.clone(),
+            },
+        }
     }
 }
 
@@ -171,7 +178,7 @@ impl Values {
     fn new(kind: ColumnKind, form: Form) -> Values {
         match kind {
             ColumnKind::Numeric if form == Form::Raw => Values::Numeric(StringBuilder::new()),
-            ColumnKind::Json if form == Form::Raw => Values::Json(StringBuilder::new()),
+            ColumnKind::Json if form == Form::Raw => Values::Json(BinaryBuilder::new()),
             ColumnKind::Bool => Values::Bool(BooleanBuilder::new()),
             ColumnKind::Int => Values::Int(Int64Builder::new()),
             ColumnKind::Float => Values::Float(Float64Builder::new()),
@@ -182,7 +189,7 @@ impl Values {
                 Values::Timestamp(TimestampMicrosecondBuilder::new())
             }
             ColumnKind::Text | ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
-                Values::Text(StringBuilder::new())
+                Values::Text(BinaryBuilder::new())
             }
         }
     }
@@ -192,9 +199,9 @@ impl Values {
             Values::Bool(builder) => builder.append_value(fixed::<1>(bytes)? != [0]),
             Values::Int(builder) => builder.append_value(integer(bytes)?),
             Values::Float(builder) => builder.append_value(float(bytes)?),
-            Values::Text(builder) => builder.append_value(text(bytes)?),
+            Values::Text(builder) => builder.append_value(bytes),
             Values::Json(builder) => match bytes {
-                [JSONB_VERSION, json @ ..] => builder.append_value(text(json)?),
+                [JSONB_VERSION, json @ ..] => builder.append_value(json),
                 _ => return Err(Fault::Malformed),
             },
             Values::Numeric(builder) => match decimal(bytes) {
@@ -219,7 +226,8 @@ impl Values {
             Values::Bool(builder) => builder.append_null(),
             Values::Int(builder) => builder.append_null(),
             Values::Float(builder) => builder.append_null(),
-            Values::Text(builder) | Values::Numeric(builder) | Values::Json(builder) => builder.append_null(),
+            Values::Text(builder) | Values::Json(builder) => builder.append_null(),
+            Values::Numeric(builder) => builder.append_null(),
             Values::Bytes(builder) => builder.append_null(),
             Values::Uuid(builder) => builder.append_null(),
             Values::Date(builder) => builder.append_null(),
@@ -227,14 +235,13 @@ impl Values {
         }
     }
 
-    fn take(&mut self, data_type: &DataType) -> ArrayRef {
-        match self {
+    fn take(&mut self, data_type: &DataType) -> Result<ArrayRef, Fault> {
+        Ok(match self {
             Values::Bool(builder) => Arc::new(builder.finish()),
             Values::Int(builder) => Arc::new(builder.finish()),
             Values::Float(builder) => Arc::new(builder.finish()),
-            Values::Text(builder) | Values::Numeric(builder) | Values::Json(builder) => {
-                Arc::new(builder.finish())
-            }
+            Values::Text(builder) | Values::Json(builder) => Arc::new(text(builder.finish())?),
+            Values::Numeric(builder) => Arc::new(builder.finish()),
             Values::Bytes(builder) => Arc::new(builder.finish()),
             Values::Uuid(builder) => Arc::new(builder.finish()),
             Values::Date(builder) => Arc::new(builder.finish()),
@@ -245,7 +252,7 @@ impl Values {
                 };
                 Arc::new(builder.finish().with_timezone_opt(zone))
             }
-        }
+        })
     }
 }
 
@@ -254,8 +261,8 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Fault> {
 }
 
 /// Only a database in SQL_ASCII can send anything else than UTF-8.
-fn text(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|_| Fault::Unfit("text that is not UTF-8"))
+fn text(bytes: BinaryArray) -> Result<StringArray, Fault> {
+    StringArray::try_from_binary(bytes).map_err(|_| Fault::Unfit("text that is not UTF-8"))
 }
 
 /// An integer of two, four or eight bytes.
@@ -316,7 +323,9 @@ mod tests {
             assert!(matches!(push(ColumnKind::Int, &[0; 5]), Err(Fault::Malformed)));
             assert!(matches!(push(ColumnKind::Float, &[0; 2]), Err(Fault::Malformed)));
             assert!(matches!(push(ColumnKind::Uuid, &[0; 15]), Err(Fault::Malformed)));
-            assert!(matches!(push(ColumnKind::Text, &[0xff]), Err(Fault::Unfit(_))));
+            let mut text = Values::new(ColumnKind::Text, form);
+            assert!(text.push(&[0xff]).is_ok());
+            assert!(matches!(text.take(&DataType::Utf8), Err(Fault::Unfit(_))));
         }
         assert!(matches!(Values::new(ColumnKind::Json, Form::Raw).push(b"\x02{}"), Err(Fault::Malformed)));
         assert!(matches!(Values::new(ColumnKind::Numeric, Form::Raw).push(b"12"), Err(Fault::Malformed)));
