@@ -84,6 +84,7 @@ impl<DB: Engine> Workbench for Connected<DB> {
             return Ok(Done::default());
         }
         let copied = DB::copy(&mut transaction, subject, keys).await?;
+        DB::end_batch(&mut transaction).await?;
         commit(transaction, "committing a copied batch").await?;
         Ok(Done { copied, ..Done::default() })
     }
@@ -99,6 +100,7 @@ impl<DB: Engine> Workbench for Connected<DB> {
         };
         let Mirrored { written, removed } =
             DB::mirror(&mut transaction, subject, direction, keys, epoch).await?;
+        DB::end_batch(&mut transaction).await?;
         commit(transaction, "committing a repaired batch").await?;
         Ok(Done { repaired: written, removed, ..Done::default() })
     }

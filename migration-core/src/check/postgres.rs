@@ -1,7 +1,7 @@
 //! Proof of a manifest on Postgres.
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Pool, Postgres, Row};
 
 use super::explain::postgres::explain;
 use super::projection::postgres::ProjectionCheck;
@@ -26,6 +26,9 @@ const NUMBERED_ROWS_MAX: u64 = 100_000;
 /// How many pages are sampled for each key that is wanted: keys from many pages are better spread than
 /// all the keys of a few, and a few hundred pages more are read in no time.
 const PAGES_PER_KEY: f64 = 4.0;
+
+/// How often a key's reversal is tried that loses a race to a writer.
+const TRIES: u32 = 10;
 
 #[async_trait]
 impl Proof for Connected<Postgres> {
@@ -80,15 +83,14 @@ impl Proof for Connected<Postgres> {
             return Ok(report);
         }
         for key in keys {
-            // One transaction for each key: writers wait for one key at most, not for all of them.
-            let mut transaction = Postgres::begin_write(&self.pool).await?;
-            let standing = Postgres::fence(&mut transaction, subject.id, subject.plan.name(), None).await?;
-            let found = reverse_one(&mut transaction, subject, key, standing.epoch, &mut report).await;
-            transaction.rollback().await.map_err(Error::database("ending a check of the reverse path"))?;
+            let found = reverse_undone(&self.pool, subject, key).await;
             report.keys += 1;
             let fault = match found {
-                Ok(None) => continue,
-                Ok(Some(fault)) => fault,
+                Ok(Reversed { rows, fault }) => {
+                    report.rows += rows;
+                    let Some(fault) = fault else { continue };
+                    fault
+                }
                 Err(error) if !is_about_data(&error) => return Err(error),
                 Err(error) => CheckFault {
                     message: format!("key {key}: {error}"),
@@ -178,41 +180,63 @@ pub(super) fn is_about_data(error: &Error) -> bool {
     })
 }
 
-async fn reverse_one(
+/// What reversing one key showed: how many rows it has, and what is wrong with them.
+struct Reversed {
+    rows: u64,
+    fault: Option<CheckFault>,
+}
+
+/// Reverses one key in a transaction of its own, so that writers wait for one key at most, and takes
+/// that back.
+async fn reverse_undone(pool: &Pool<Postgres>, subject: &Subject, key: &Key) -> Result<Reversed> {
+    let mut tries = 1;
+    loop {
+        let mut transaction = Postgres::begin_write(pool).await?;
+        let standing = Postgres::fence(&mut transaction, subject.id, subject.plan.name(), None).await?;
+        let found = reverse(&mut transaction, subject, key, standing.epoch).await;
+        transaction.rollback().await.map_err(Error::database("ending a check of the reverse path"))?;
+        match found {
+            // It writes both stores, first the one and then the other, as no writer does: a deadlock
+            // with one says nothing of the mapping.
+            Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
+            found => return found,
+        }
+    }
+}
+
+async fn reverse(
     connection: &mut PgConnection,
     subject: &Subject,
     key: &Key,
     epoch: Epoch,
-    report: &mut CheckReport,
-) -> Result<Option<CheckFault>> {
+) -> Result<Reversed> {
     let plan = &subject.plan;
     let keys = std::slice::from_ref(key);
     Postgres::mirror(connection, subject, Direction::OldToNew, keys, epoch).await?;
     let before = keyed_rows(connection, plan, keys).await?;
-    report.rows += before.num_rows() as u64;
+    let rows = before.num_rows() as u64;
+    let faulty = |what: &str, hint: &str| {
+        let fault = CheckFault { message: format!("key {key}: {what}"), hint: hint.to_owned() };
+        Ok(Reversed { rows, fault: Some(fault) })
+    };
     Postgres::mirror(connection, subject, Direction::NewToOld, keys, epoch).await?;
     if keyed_rows(connection, plan, keys).await? != before {
-        return Ok(Some(CheckFault {
-            message: format!(
-                "key {key}: after reversing rows that were just projected, the projection gives other rows"
-            ),
-            hint: "make mapping.reverse the inverse of mapping.projection".to_owned(),
-        }));
+        return faulty(
+            "after reversing rows that were just projected, the projection gives other rows",
+            "make mapping.reverse the inverse of mapping.projection",
+        );
     }
-    if before.num_rows() == 0 || !take_one_away(connection, plan, key).await? {
-        return Ok(None);
+    if rows == 0 || !take_one_away(connection, plan, key).await? {
+        return Ok(Reversed { rows, fault: None });
     }
     Postgres::mirror(connection, subject, Direction::NewToOld, keys, epoch).await?;
     if keyed_rows(connection, plan, keys).await? != new_rows(connection, plan, keys).await? {
-        return Ok(Some(CheckFault {
-            message: format!(
-                "key {key}: after a new row was deleted and reversed, the projection does not follow"
-            ),
-            hint: "let mapping.reverse write the whole of a key, and also when none of its new rows is left"
-                .to_owned(),
-        }));
+        return faulty(
+            "after a new row was deleted and reversed, the projection does not follow",
+            "let mapping.reverse write the whole of a key, and also when none of its new rows is left",
+        );
     }
-    Ok(None)
+    Ok(Reversed { rows, fault: None })
 }
 
 /// Deletes one of a key's new rows; `false` where another table's rows hold it fast.

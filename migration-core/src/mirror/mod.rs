@@ -79,6 +79,10 @@ pub trait Mirror: Fence {
         keys: &'c [Key],
     ) -> BoxFuture<'c, Result<u64>>;
 
+    /// Ends a batch of a job: to be called last in its transaction, after [`Mirror::copy`] or
+    /// [`Mirror::mirror`]. Writers whose snapshot is older than its commit will not overlook its rows.
+    fn end_batch(connection: &mut Self::Connection) -> BoxFuture<'_, Result<()>>;
+
     /// The keys whose projection and new rows differ, with both stores locked for them.
     fn differing<'c>(
         connection: &'c mut Self::Connection,

@@ -120,6 +120,17 @@ impl Mirror for Postgres {
         .boxed()
     }
 
+    fn end_batch(connection: &mut Self::Connection) -> BoxFuture<'_, Result<()>> {
+        async move {
+            sqlx::query("select crossfade.batch_ends()")
+                .execute(connection)
+                .await
+                .map_err(Error::database("ending a batch"))?;
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn differing<'c>(
         connection: &'c mut Self::Connection,
         subject: &'c Subject,

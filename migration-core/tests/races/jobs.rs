@@ -247,3 +247,100 @@ async fn a_statement_that_waits_puts_an_older_state_over_a_newer() {
     repair.await.unwrap();
     assert_eq!(world.subscriptions().await, ["1 a gold"], "the danger is real");
 }
+
+#[tokio::test]
+async fn a_creator_within_a_savepoint_waits_for_a_job_that_found_no_row_of_its_key() {
+    // The row's version is not the transaction's own then, but its savepoint's.
+    let (world, epoch) = dual_writing().await;
+    world.run("delete from customers").await;
+    let mut job = begin(&world, "read committed").await;
+    fence(&world, &mut job).await;
+    Postgres::copy(&mut job, &world.subject, &world.coerce(&[1])).await.unwrap();
+    let mut write = begin(&world, "read committed").await;
+    run(&mut write, "savepoint creating").await;
+    run(&mut write, "insert into customers (id, plan_a) values (1, 'gold')").await;
+    run(&mut write, "release savepoint creating").await;
+    let write = mirroring(&world, write, Direction::OldToNew, &[1], epoch);
+    until_waiting(&world, 1).await;
+    job.commit().await.unwrap();
+    write.await.unwrap().unwrap();
+    assert_eq!(world.subscriptions().await, ["1 a gold"]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_recreated_while_a_list_is_locked_is_held_still_by_its_name() {
+    let (world, epoch) = dual_writing().await;
+    // The list's lock waits for this delete, and finds no row; the key is created anew behind its back.
+    let mut delete = begin(&world, "read committed").await;
+    run(&mut delete, "delete from customers where id = 1").await;
+    let mut blocker = begin(&world, "read committed").await;
+    run(&mut blocker, "delete from customers where id = 2").await;
+    let mut job = begin(&world, "read committed").await;
+    let subject = world.subject.clone();
+    let keys = world.coerce(&[1, 2]);
+    let locked = tokio::spawn(async move {
+        Postgres::differing(&mut job, &subject, &keys).await.unwrap();
+        job
+    });
+    until_waiting(&world, 1).await;
+    delete.commit().await.unwrap();
+    let mut create = begin(&world, "read committed").await;
+    run(&mut create, "insert into customers (id, plan_a) values (1, 'zinc')").await;
+    mirror(&world, &mut create, Direction::OldToNew, &[1], epoch).await.unwrap();
+    create.commit().await.unwrap();
+    blocker.rollback().await.unwrap();
+    let job = locked.await.unwrap();
+    // Whoever deletes the row and creates it anew now has to wait, at the row or at the name.
+    let mut write = begin(&world, "read committed").await;
+    let write = tokio::spawn({
+        let subject = world.subject.clone();
+        let keys = world.coerce(&[1]);
+        async move {
+            run(&mut write, "delete from customers where id = 1").await;
+            Postgres::mirror(&mut write, &subject, Direction::OldToNew, &keys, epoch).await.unwrap();
+            write.commit().await.unwrap();
+        }
+    });
+    until_waiting(&world, 1).await;
+    job.rollback().await.unwrap();
+    write.await.unwrap();
+    assert_eq!(world.subscriptions().await, ["1 a zinc"; 0]);
+}
+
+#[tokio::test]
+async fn a_row_that_a_job_copies_after_a_snapshot_is_not_left_behind_by_its_removal() {
+    for isolation in ["repeatable read", "serializable"] {
+        for job in [copying, repairing] {
+            let (world, epoch) = dual_writing().await;
+            let mut write = begin(&world, isolation).await;
+            run(&mut write, "select 1 from customers").await;
+            // The old row is locked by it, but not changed: nothing tells the write below.
+            job(&world, epoch, &[1, 2]).await.unwrap().unwrap();
+            run(&mut write, "update customers set plan_a = null where id = 1").await;
+            let error = mirror(&world, &mut write, Direction::OldToNew, &[1], epoch).await.unwrap_err();
+            assert!(error.is_retryable(), "{error:?}");
+            write.rollback().await.unwrap();
+            // Run again, it is a snapshot that sees them.
+            let mut write = begin(&world, isolation).await;
+            run(&mut write, "update customers set plan_a = null where id = 1").await;
+            mirror(&world, &mut write, Direction::OldToNew, &[1], epoch).await.unwrap();
+            write.commit().await.unwrap();
+            assert_eq!(world.subscriptions().await, ["2 a tin"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_in_flight_of_other_keys_does_not_fail_a_write_under_a_snapshot() {
+    let (world, epoch) = dual_writing().await;
+    let mut job = begin(&world, "read committed").await;
+    fence(&world, &mut job).await;
+    Postgres::copy(&mut job, &world.subject, &world.coerce(&[2])).await.unwrap();
+    Postgres::end_batch(&mut job).await.unwrap();
+    let mut write = begin(&world, "repeatable read").await;
+    run(&mut write, "update customers set plan_a = 'zinc' where id = 1").await;
+    mirror(&world, &mut write, Direction::OldToNew, &[1], epoch).await.unwrap();
+    write.commit().await.unwrap();
+    job.commit().await.unwrap();
+    assert_eq!(world.subscriptions().await, ["1 a zinc", "2 a tin"]);
+}

@@ -14,6 +14,7 @@ use crate::url::DatabaseUrl;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "control", include_str!("../../../migrations/postgres/0001_control.sql")),
     (2, "jobs", include_str!("../../../migrations/postgres/0002_jobs.sql")),
+    (3, "batches", include_str!("../../../migrations/postgres/0003_batches.sql")),
 ];
 
 /// The advisory lock that installers queue for. Migrations, which have the others of this class, are

@@ -52,7 +52,7 @@ impl Shape {
         });
         let mut declarations: Vec<_> = list.collect();
         if self == Shape::One {
-            declarations.push("crossfade_mine boolean;".to_owned());
+            declarations.push("crossfade_made xid;".to_owned());
         }
         declarations.join("\n    ")
     }
@@ -74,8 +74,7 @@ impl Shape {
     /// would each mirror only what they see themselves, and a job would not wait for either. It is locked by
     /// name instead, and the rows are locked again: by then the one who came first has committed, and its
     /// row is there. Who has just created the row sees it and nobody else does, so the name is locked
-    /// in that case as well: for one key where the row is the transaction's own, for a list where it is not
-    /// surely older.
+    /// in that case as well: wherever the row is not surely older than every transaction under way.
     fn lock(self, id: MigrationId, plan: &Plan) -> String {
         let id = id.0;
         match self {
@@ -87,23 +86,25 @@ impl Shape {
                     .map(|(index, column)| format!("o.{} = crossfade_c{}", quote(&column.name), index + 1))
                     .collect();
                 let same = same.join(" and ");
-                let lock = lock_rows(plan, &same, "no key update");
                 let texts: Vec<_> =
                     (1..=plan.key().len()).map(|number| format!("crossfade_c{number}::text")).collect();
                 // A row version that this transaction has written is locked by that already (mostly it is
-                // the application's own update), and locking it again would be logged again.
+                // the application's own update), and locking it again would be logged again. One
+                // that a savepoint of it has written looks like another's, and is merely young.
                 format!(
-                    "select o.xmin = pg_current_xact_id()::xid into crossfade_mine from {old} as o where {same};
-    if crossfade_mine then
+                    "select o.xmin into crossfade_made from {old} as o where {same};
+    if crossfade_made = pg_current_xact_id()::xid then
         perform {name};
     else
-        perform 1 {lock};
-        if not found then
+        select o.xmin into crossfade_made {lock};
+        if not found or not {is_settled} then
             perform {name};
             perform 1 {lock};
         end if;
     end if;",
                     old = table(plan.old()),
+                    lock = lock_rows(plan, &same, "no key update"),
+                    is_settled = is_settled("crossfade_made"),
                     name = format_args!(
                         "pg_advisory_xact_lock(hashtextextended(array[{}]::text, {id}))",
                         texts.join(", ")
@@ -128,47 +129,47 @@ impl Shape {
     }
 }
 
-/// Locks a list of keys: see [`Shape::lock`]. The rows are locked twice in any case: one may have been
-/// created and committed between the first time and the look for those that are not there.
+/// Whether a row version of this transaction ID is surely older than every transaction under way. An ID that is
+/// too old to be told from a young one counts as young.
+fn is_settled(made: &str) -> String {
+    format!("age({made}) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)")
+}
+
+/// Locks a list of keys: see [`Shape::lock`]. A row counts as found only if it was *locked*: one may be
+/// created and committed between the lock and a later look for it, and be gone again before the next lock.
 fn lock_function(id: MigrationId, plan: &Plan) -> String {
     let shape = Shape::Many;
     let numbers = 1..=plan.key().len();
     let texts: Vec<_> = numbers.clone().map(|number| format!("crossfade_k.c{number}::text")).collect();
     let names: Vec<_> = numbers.clone().map(|number| format!("c{number}")).collect();
     let variables: Vec<_> = numbers.map(|number| format!("crossfade_c{number}")).collect();
-    let same: Vec<_> = plan
-        .key()
-        .iter()
-        .enumerate()
-        .map(|(index, column)| format!("o.{} = crossfade_k.c{}", quote(&column.name), index + 1))
-        .collect();
+    let own: Vec<_> = plan.key().iter().map(|column| format!("o.{}::text", quote(&column.name))).collect();
     let body = format!(
         "declare
     {declarations}
     crossfade_key text;
+    crossfade_settled text[];
 begin
-    for crossfade_try in 1..2 loop
-        perform count(*) from (select 1 {lock}) as locked;
-        if crossfade_try = 1 then
-            for crossfade_key in
-                select array[{texts}]::text from unnest({variables}) as crossfade_k({names})
-                where not exists (
-                    select 1 from {old} as o
-                    where {same} and age(o.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid))
-                order by 1
-            loop
-                perform pg_advisory_xact_lock(hashtextextended(crossfade_key, {id}));
-            end loop;
-        end if;
+    select array_agg(l.name) filter (where {is_settled}) into crossfade_settled
+    from (select array[{own}]::text as name, o.xmin as made {lock}) as l;
+    for crossfade_key in
+        select array[{texts}]::text from unnest({variables}) as crossfade_k({names})
+        except select unnest(crossfade_settled)
+        order by 1
+    loop
+        perform pg_advisory_xact_lock(hashtextextended(crossfade_key, {id}));
     end loop;
+    if found then
+        perform count(*) from (select 1 {lock}) as locked;
+    end if;
 end",
         declarations = shape.declarations(plan),
+        is_settled = is_settled("l.made"),
         lock = lock_rows(plan, &is_in_arrays(plan, &variables), "no key update"),
         texts = texts.join(", "),
         variables = variables.join(", "),
         names = names.join(", "),
-        old = table(plan.old()),
-        same = same.join(" and "),
+        own = own.join(", "),
         id = id.0,
     );
     let settings = format!("returns void {}", shape.settings());
@@ -184,27 +185,25 @@ fn mirror_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
         .filter_map(|name| plan.columns().iter().find(|column| column.name == *name))
         .map(|column| format!("p.{0}::{1} = t.{0}", quote(&column.name), column.sql_type))
         .collect();
+    let new = table(plan.new_table());
+    let scope = scope_filter(plan, "t", &keys);
     // Under a snapshot of the whole transaction the projection may be older than the wait for the lock. A
     // new row that another mirror has changed or removed since cannot be locked then: the call fails
     // with 40001, where it would else write back what it still sees.
+    let recheck = format!("\n        perform 1 from {new} as t where {scope} for update;");
     let statements = format!(
-        "if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-        perform 1 from {new} as t where {scope} for update;
-    end if;
-    delete from {new} as t
+        "delete from {new} as t
     where {scope} and not exists (select 1 from ({projection}) as p where {same});
     get diagnostics removed = row_count;
     {insert}
     on conflict ({conflict}) {resolution};
     get diagnostics written = row_count;",
-        new = table(plan.new_table()),
-        scope = scope_filter(plan, "t", &keys),
         same = same.join(" and "),
         insert = insert_statement(plan, &keys),
         conflict = quoted(plan.row_key()),
         resolution = resolution(plan),
     );
-    fenced_function("mirror", id, plan, shape, "", &statements)
+    fenced_function("mirror", id, plan, shape, &recheck, &statements)
 }
 
 fn reverse_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
@@ -217,25 +216,29 @@ fn reverse_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
             statement.render(&shape.keys(plan)).trim_end()
         );
     }
-    fenced_function("reverse", id, plan, shape, "crossfade_rows bigint;", &statements)
+    fenced_function("reverse", id, plan, shape, "", &statements)
 }
 
-/// A function that fences, locks its keys, runs the statements, and returns how many rows they touched.
+/// A function that fences, locks its keys, runs the statements, and returns how many rows they touched. Above read
+/// committed it first runs `recheck`, which fails where the transaction's snapshot is too old.
 fn fenced_function(
     what: &str,
     id: MigrationId,
     plan: &Plan,
     shape: Shape,
-    variables: &str,
+    recheck: &str,
     statements: &str,
 ) -> String {
     let body = format!(
         "declare
     {declarations}
-    {variables}
+    crossfade_rows bigint;
 begin
     perform crossfade.fence({id}, crossfade_epoch);
     {lock}
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        perform crossfade.refuse_old_snapshot();{recheck}
+    end if;
     {statements}
     return next;
 end",
