@@ -445,6 +445,32 @@ pub enum Error {
         /// How long it was waited for.
         patience: std::time::Duration,
     },
+    /// A URL of an object store that cannot be used.
+    #[error("{url} is no object store that can be used here: {detail}")]
+    ObjectStoreUrl {
+        /// The URL.
+        url: String,
+        /// Why not.
+        detail: String,
+    },
+    /// An object store refused something, or broke off.
+    #[error("could not {action} {object}: {source}")]
+    ObjectStore {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// The object.
+        object: String,
+        /// The store's answer.
+        source: Box<object_store::Error>,
+    },
+    /// An object store stopped sending in the middle of an object.
+    #[error("could not read {object}: nothing has come for {} s", stalled.as_secs_f32())]
+    ObjectStalled {
+        /// The object.
+        object: String,
+        /// How long nothing came.
+        stalled: std::time::Duration,
+    },
     /// The folder belongs to a run that is still going on.
     #[error("{} is in use by another process", path.display())]
     FolderInUse {
@@ -504,6 +530,8 @@ impl Error {
                 | Self::SnapshotTooOld { .. }
                 | Self::SnapshotLost { .. }
                 | Self::ReplicaBehind { .. }
+                | Self::ObjectStore { .. }
+                | Self::ObjectStalled { .. }
                 | Self::FolderInUse { .. }
         )
     }

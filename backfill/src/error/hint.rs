@@ -99,6 +99,17 @@ impl Error {
             Self::ReplicaBehind { .. } => {
                 "run the command again when the replica has caught up (pg_last_wal_replay_lsn), or leave the replica out".into()
             }
+            Self::ObjectStoreUrl { .. } => {
+                "write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder; the first three need a \
+                 crossfade that was built with the feature s3, gcs or azure"
+                    .into()
+            }
+            Self::ObjectStore { .. } => {
+                "see that the store is up and its credentials are in the environment (AWS_…, GOOGLE_…, AZURE_…), then run the \
+                 command again: what is there without its manifest is no snapshot"
+                    .into()
+            }
+            Self::ObjectStalled { .. } => "run the command again when the store answers at its usual speed".into(),
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

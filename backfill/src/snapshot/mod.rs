@@ -28,7 +28,7 @@ pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
 pub(crate) use range::WrittenRange;
 pub(crate) use row_groups::RowGroups;
-pub(crate) use writer::{RangesWriter, discard};
+pub(crate) use writer::{FILE_PREFIX, RangesWriter, discard};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

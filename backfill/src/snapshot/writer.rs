@@ -17,7 +17,7 @@ use crate::keys::key_type;
 use crate::row_hash::{ROW_HASH_VERSION, row_hashes};
 
 /// What snapshot files' names begin with.
-pub(super) const FILE_PREFIX: &str = "part-";
+pub(crate) const FILE_PREFIX: &str = "part-";
 
 /// What a snapshot is of, and when it is taken: everything about it that its rows do not say.
 #[derive(Debug, Clone)]
