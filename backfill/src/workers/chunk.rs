@@ -46,10 +46,10 @@ impl<W: ChunkWork> Crew<'_, W> {
     ///
     /// # Errors
     /// What keeps this process from taking another one.
-    pub(super) async fn chunk(&self, lease: Lease) -> Result<()> {
+    pub(super) async fn chunk(&self, lease: Lease, pace: &mut Pace) -> Result<()> {
         let hand = Hand { checkpoint: Mutex::new(lease.checkpoint), stop: AtomicBool::new(false) };
         let outcome = tokio::select! {
-            outcome = self.work(&lease, &hand) => outcome,
+            outcome = self.work(&lease, &hand, pace) => outcome,
             // It ends only when the lease is lost or cannot be renewed any more.
             outcome = self.renew(&lease, &hand) => outcome,
         };
@@ -83,7 +83,7 @@ impl<W: ChunkWork> Crew<'_, W> {
         }
     }
 
-    async fn work(&self, lease: &Lease, hand: &Hand) -> Outcome {
+    async fn work(&self, lease: &Lease, hand: &Hand, pace: &mut Pace) -> Outcome {
         let work = Arc::clone(&self.work);
         let number = lease.number;
         let items = match tokio::task::spawn_blocking(move || work.load(number)).await {
@@ -93,7 +93,6 @@ impl<W: ChunkWork> Crew<'_, W> {
         };
         let begun = usize::try_from(lease.checkpoint.keys_done).unwrap_or(usize::MAX).min(items.len());
         let mut rest = &items[begun..];
-        let mut pace = Pace::new();
         while !rest.is_empty() {
             if hand.is_stopped() || self.is_stopping() {
                 return Outcome::Stopped;

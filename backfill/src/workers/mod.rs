@@ -7,12 +7,14 @@ mod chunk;
 mod pace;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tokio::sync::Notify;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -78,6 +80,7 @@ pub(crate) async fn work_off<W: ChunkWork>(
         tunables: Mutex::new(job.tunables),
         cancel,
         halt: Cancel::new(),
+        chunk_ended: Notify::new(),
     };
     let mut workers = FuturesUnordered::new();
     let mut manned = BTreeSet::new();
@@ -136,12 +139,18 @@ struct Crew<'a, W> {
     cancel: &'a Cancel,
     /// One of the workers cannot go on, so that none should.
     halt: Cancel,
+    /// Told to the workers that found no free chunk: it may have been the last, or be free again.
+    chunk_ended: Notify,
 }
 
 impl<W: ChunkWork> Crew<'_, W> {
     async fn worker(&self, index: u32) -> Left {
         let owner = Owner::new();
+        let mut pace = Pace::new();
         loop {
+            // Heard from here on: a chunk that ends while the claim is under way must not be missed.
+            let mut chunk_ended = pin!(self.chunk_ended.notified());
+            chunk_ended.as_mut().enable();
             if self.is_stopping() {
                 return Left::Over;
             }
@@ -156,11 +165,16 @@ impl<W: ChunkWork> Crew<'_, W> {
                 Claim::Over(_) => return Left::Over,
                 Claim::Wait(waiting) => {
                     self.meter.wait(Wait::Queue(waiting));
-                    self.sleep(ASK_EVERY).await;
+                    tokio::select! {
+                        () = self.sleep(ASK_EVERY) => {}
+                        () = chunk_ended => {}
+                    }
                 }
                 Claim::Leased(lease, job) => {
                     self.heard(&job);
-                    if let Err(error) = self.chunk(lease).await {
+                    let ended = self.chunk(lease, &mut pace).await;
+                    self.chunk_ended.notify_waiters();
+                    if let Err(error) = ended {
                         return Left::Failed(error);
                     }
                 }
@@ -202,6 +216,10 @@ impl<W: ChunkWork> Crew<'_, W> {
 
     /// Sleeps, unless it is time to stop.
     async fn sleep(&self, duration: Duration) {
+        if duration.is_zero() {
+            // The timer's shortest sleep is a millisecond.
+            return;
+        }
         tokio::select! {
             () = tokio::time::sleep(duration) => {}
             () = self.cancel.cancelled() => {}

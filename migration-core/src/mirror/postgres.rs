@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
+use sqlx::{AssertSqlSafe, Postgres, Row};
 
 use super::functions::postgres::Shape;
 use super::{Direction, Mirror, Mirrored, Subject};
@@ -23,6 +23,15 @@ use crate::phase::Epoch;
 use crate::plan::Plan;
 use crate::quote::postgres::{quote, table};
 use crate::rows::postgres::{exported, keyed_rows};
+
+/// What a copy's insert runs under, until its transaction ends or the savepoint is rolled back to.
+///
+/// A list of keys is best looked up in the index, one after the other in key order: rows then come and go in
+/// the order of both tables' pages. Left to itself the planner, which sees thousands of keys in a list, may read the
+/// whole table instead, or make the list distinct by hashing, which leaves it in no order.
+const PREPARE_COPY: &str = "set local plan_cache_mode = force_generic_plan;
+    set local enable_hashagg = off;
+    savepoint crossfade_copy";
 
 impl Mirror for Postgres {
     fn mirror<'c>(
@@ -51,7 +60,7 @@ impl Mirror for Postgres {
                 (Shape::One, [key]) => {
                     key.values().iter().fold(query, |query, value| query.bind(value.to_string()))
                 }
-                _ => bind_keys(query, plan, keys),
+                _ => bind_key_texts(query, plan, keys),
             };
             let row = query
                 .fetch_one(connection)
@@ -93,22 +102,21 @@ impl Mirror for Postgres {
                 lock(connection, subject, keys).await?;
             }
             let insert = insert_statement(plan, &bound_keys(plan, 1));
+            let doing = || format!("copying rows into {}", plan.new_table());
             // Mostly nothing is there yet, and an insert that need not look first takes half the time. The
             // savepoint takes it back where something is: a batch that is done again, or rows that
             // were written behind crossfade's back.
-            let doing = || format!("copying rows into {}", plan.new_table());
-            let mut savepoint = connection.begin().await.map_err(Error::database(doing()))?;
+            sqlx::raw_sql(PREPARE_COPY).execute(&mut *connection).await.map_err(Error::database(doing()))?;
             let plain = bind_keys(sqlx::query(AssertSqlSafe(insert.clone())), plan, keys);
-            match plain.execute(&mut *savepoint).await {
-                Ok(done) => {
-                    savepoint.commit().await.map_err(Error::database(doing()))?;
-                    return Ok(done.rows_affected());
-                }
-                Err(error) if is_unique_violation(&error) => {
-                    savepoint.rollback().await.map_err(Error::database(doing()))?;
-                }
+            match plain.execute(&mut *connection).await {
+                Ok(done) => return Ok(done.rows_affected()),
+                Err(error) if is_unique_violation(&error) => {}
                 Err(error) => return Err(Error::database(doing())(error)),
             }
+            sqlx::raw_sql("rollback to savepoint crossfade_copy")
+                .execute(&mut *connection)
+                .await
+                .map_err(Error::database(doing()))?;
             // Only a conflict on the row's own key means that it is there; on any other it cannot be copied.
             let careful = format!("{insert} on conflict ({}) do nothing", quoted(plan.row_key()));
             let done = bind_keys(sqlx::query(AssertSqlSafe(careful)), plan, keys)
@@ -220,7 +228,7 @@ async fn lock(connection: &mut sqlx::PgConnection, subject: &Subject, keys: &[Ke
     let plan = &subject.plan;
     let binds: Vec<_> = (1..=plan.key().len()).map(|number| format!("${number}")).collect();
     let sql = format!("select crossfade.lock_{}({})", plan.name(), binds.join(", "));
-    bind_keys(sqlx::query(AssertSqlSafe(sql)), plan, keys)
+    bind_key_texts(sqlx::query(AssertSqlSafe(sql)), plan, keys)
         .execute(connection)
         .await
         .map_err(Error::database(format!("locking rows of {}", plan.old())))?;
@@ -228,7 +236,7 @@ async fn lock(connection: &mut sqlx::PgConnection, subject: &Subject, keys: &[Ke
 }
 
 /// What stands in place of `:keys` in a statement whose parameters from `first` on are the key's
-/// columns, each a list of texts.
+/// columns, each a list: see [`bind_keys`].
 pub(crate) fn bound_keys(plan: &Plan, first: usize) -> String {
     match bound_arrays(plan, first).as_slice() {
         [only] => format!("select unnest({only})"),
@@ -236,16 +244,41 @@ pub(crate) fn bound_keys(plan: &Plan, first: usize) -> String {
     }
 }
 
+/// Binds keys to the parameters of [`bound_keys`]. Integers travel as they are: thousands of them in a batch are
+/// not worth a text each.
 pub(crate) fn bind_keys<'q>(
     mut query: Query<'q, Postgres, PgArguments>,
     plan: &Plan,
     keys: &[Key],
 ) -> Query<'q, Postgres, PgArguments> {
-    for index in 0..plan.key().len() {
-        let column: Vec<String> = keys.iter().map(|key| key.values()[index].to_string()).collect();
-        query = query.bind(column);
+    for (index, column) in plan.key().iter().enumerate() {
+        let values = keys.iter().map(|key| &key.values()[index]);
+        query = match column.kind {
+            ColumnKind::Int => query.bind(values.filter_map(integer).collect::<Vec<i64>>()),
+            _ => query.bind(values.map(ToString::to_string).collect::<Vec<String>>()),
+        };
     }
     query
+}
+
+/// Binds keys to the parameters of a function of the migration's, which are lists of texts.
+fn bind_key_texts<'q>(
+    mut query: Query<'q, Postgres, PgArguments>,
+    plan: &Plan,
+    keys: &[Key],
+) -> Query<'q, Postgres, PgArguments> {
+    for index in 0..plan.key().len() {
+        query = query.bind(keys.iter().map(|key| key.values()[index].to_string()).collect::<Vec<String>>());
+    }
+    query
+}
+
+/// The integer that a coerced key has in an integer column.
+fn integer(value: &KeyValue) -> Option<i64> {
+    match value {
+        KeyValue::Int(value) => Some(*value),
+        _ => None,
+    }
 }
 
 /// The rest of a statement that locks the old rows that `condition` picks. They are sorted below the
@@ -271,10 +304,11 @@ pub(super) fn is_in_arrays(plan: &Plan, arrays: &[String]) -> String {
     }
 }
 
-/// The key's columns as parameters from `first` on, each a list of texts, in the columns' own types.
+/// The key's columns as parameters from `first` on, each a list, in the columns' own types.
 fn bound_arrays(plan: &Plan, first: usize) -> Vec<String> {
     let cast = |(index, column): (usize, &ColumnSchema)| {
-        format!("${}::text[]::{}[]", first + index, column.sql_type)
+        let sent = if column.kind == ColumnKind::Int { "bigint" } else { "text" };
+        format!("${}::{sent}[]::{}[]", first + index, column.sql_type)
     };
     plan.key().iter().enumerate().map(cast).collect()
 }
