@@ -15,13 +15,12 @@ use crossfade_migration_core::Error as CoreError;
 use crossfade_migration_core::control::Witness;
 use crossfade_migration_core::gate::EvidenceKind;
 use crossfade_migration_core::operate::{Moved, Operator, Order};
-use crossfade_migration_core::rows::ConsistentRead;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::export::{Exported, export_read};
+use crate::export::{ExportOptions, Exported, Open, export_read};
 use crate::migration::Migration;
 use crate::progress::Progress;
 use crate::verify::record;
@@ -85,12 +84,14 @@ pub async fn close(
 async fn keep(
     migration: &Migration,
     round: &Round,
-    seen: Seen,
+    seen: Open,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<PathBuf> {
-    let Seen { read, at } = seen;
-    let Exported { pair, standing } = export_read(migration, read, round.folder(), progress, cancel).await?;
+    let at = seen.at;
+    let options = ExportOptions::default();
+    let Exported { pair, standing } =
+        export_read(migration, seen, round.folder(), &options, progress, cancel).await?;
     let details = serde_json::json!({
         "snapshot": round.folder(),
         "rows_old": pair.old().rows(),
@@ -105,25 +106,20 @@ async fn keep(
 /// Begins to read both stores in the moment of the change.
 struct Reader<'a> {
     migration: &'a Migration,
-    seen: Mutex<Option<Seen>>,
-}
-
-struct Seen {
-    read: Box<dyn ConsistentRead>,
-    at: Instant,
+    seen: Mutex<Option<Open>>,
 }
 
 #[async_trait]
 impl Witness for Reader<'_> {
     async fn see(&self) -> Result<(), CoreError> {
-        let Migration { store, subject, .. } = self.migration;
+        let Migration { store, subject, store_name, .. } = self.migration;
         let at = Instant::now();
         let read = tokio::time::timeout(LOOK_MAX, store.read_both(subject)).await;
         let read = read.map_err(|_| CoreError::Database {
             doing: "opening a snapshot at the change of phase".to_owned(),
             source: sqlx::Error::PoolTimedOut,
         })??;
-        *self.seen.lock().await = Some(Seen { read, at });
+        *self.seen.lock().await = Some(Open { store: store_name.clone(), read, at });
         Ok(())
     }
 }

@@ -469,6 +469,54 @@ pub enum Error {
         /// What was under way.
         what: &'static str,
     },
+    /// An export held its moment for as long as it may.
+    #[error("the export has held its snapshot of the database open for {} s, which is as long as it may", age_max.as_secs())]
+    SnapshotTooOld {
+        /// How long it may.
+        age_max: std::time::Duration,
+    },
+    /// The session that held an export's moment is gone, and the moment with it.
+    #[error("the database ended the session that held the export's snapshot open: {source}")]
+    SnapshotLost {
+        /// The database's answer.
+        source: Box<crossfade_migration_core::Error>,
+    },
+    /// A replica does not show yet what an export must show.
+    #[error("replica {replica} has not replayed up to {position} within {} s", patience.as_secs())]
+    ReplicaBehind {
+        /// Its URL, with secrets masked.
+        replica: String,
+        /// The position of the primary that it has to reach.
+        position: String,
+        /// How long it was waited for.
+        patience: std::time::Duration,
+    },
+    /// A URL of an object store that cannot be used.
+    #[error("{url} is no object store that can be used here: {detail}")]
+    ObjectStoreUrl {
+        /// The URL.
+        url: String,
+        /// Why not.
+        detail: String,
+    },
+    /// An object store refused something, or broke off.
+    #[error("could not {action} {object}: {source}")]
+    ObjectStore {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// The object.
+        object: String,
+        /// The store's answer.
+        source: Box<object_store::Error>,
+    },
+    /// An object store stopped sending in the middle of an object.
+    #[error("could not read {object}: nothing has come for {} s", stalled.as_secs_f32())]
+    ObjectStalled {
+        /// The object.
+        object: String,
+        /// How long nothing came.
+        stalled: std::time::Duration,
+    },
     /// The folder belongs to a run that is still going on.
     #[error("{} is in use by another process", path.display())]
     FolderInUse {
@@ -525,6 +573,11 @@ impl Error {
                 | Self::JobFailed { .. }
                 | Self::JobCancelled { .. }
                 | Self::Stopped { .. }
+                | Self::SnapshotTooOld { .. }
+                | Self::SnapshotLost { .. }
+                | Self::ReplicaBehind { .. }
+                | Self::ObjectStore { .. }
+                | Self::ObjectStalled { .. }
                 | Self::FolderInUse { .. }
         )
     }

@@ -53,6 +53,7 @@
 //! The online half works on live databases, through what [`Migration`] holds:
 //!
 //! - [`export`] reads both stores as of one moment into a pair of snapshots;
+//! - [`remote`] brings a pair into an object store, and from there into a folder;
 //! - [`queue`] keeps jobs, cut into chunks that workers in any number of processes lease;
 //! - [`copy`] brings over what a scan has found, [`cleanup`] takes moved data out of the old store, by what it was when
 //!   [`closing`] ended its being written;
@@ -75,6 +76,7 @@ mod keys;
 mod migration;
 pub mod progress;
 pub mod queue;
+pub mod remote;
 pub mod rounds;
 pub mod row_hash;
 pub mod scan;

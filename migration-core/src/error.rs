@@ -243,6 +243,14 @@ impl Error {
         }
     }
 
+    /// Whether a connection was lost, so that what was read over it can be read again over another one.
+    pub fn is_connection_lost(&self) -> bool {
+        match self {
+            Error::Database { source, .. } => is_connection_lost(source),
+            _ => false,
+        }
+    }
+
     /// Whether a gate said no.
     pub fn is_refused(&self) -> bool {
         matches!(self, Error::Refused { .. })
@@ -320,6 +328,17 @@ pub(crate) fn is_retryable(error: &sqlx::Error) -> bool {
         Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6),
         _ => false,
     })
+}
+
+/// Postgres: connections that broke off, were ended by an administrator or by a server that went away.
+fn is_connection_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| matches!(code.as_ref(), "57P01" | "57P02" | "08000" | "08003" | "08006")),
+        _ => false,
+    }
 }
 
 fn database_hint(error: &sqlx::Error) -> Option<String> {

@@ -1,12 +1,17 @@
 //! `crossfade snapshot`: both tables as Parquet, as of one moment; and a look into what was written.
 
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use crossfade::DatabaseUrl;
 use crossfade::Phase;
-use crossfade::backfill::export::export;
+use crossfade::backfill::export::{CONNECTIONS, ExportOptions, export_with};
+use crossfade::core::connect::AnyDatabase;
 use crossfade::core::gate::counted;
+use humantime_serde::re::humantime::parse_duration;
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -14,9 +19,12 @@ use super::inspect::{Diff, Head, Inspect};
 use super::output::Output;
 use super::work::Work;
 
+const MEGABYTE: NonZeroU64 = NonZeroU64::new(1_000_000).expect("not zero");
+
 /// Export both sides under one consistent snapshot to Parquet: DIR/old and DIR/new.
 ///
-/// Nothing is locked against writers. A folder is complete or is no snapshot: after a kill, run it again.
+/// Nothing is locked against writers. A folder is complete or is no snapshot. A lost connection costs the range that it
+/// read; the moment itself ends with this process, so that after a kill the command begins anew.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -33,6 +41,40 @@ pub(crate) struct Snapshot {
     /// The folder to write.
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// How the databases are read.
+#[derive(Debug, Args)]
+struct Reading {
+    /// Connections that read at the same time; SQLite has one.
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS)]
+    connections: NonZeroUsize,
+    /// Megabytes per second to read at most, all connections together.
+    #[arg(long, value_name = "N")]
+    rate_mb: Option<NonZeroU32>,
+    /// How long the moment may be held open, such as 90m or 2h: meanwhile the database cannot remove dead rows.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    max_age: Duration,
+    /// Read from this replica (Postgres), once it has replayed everything written so far: a URL, or env:NAME.
+    #[arg(long, value_name = "URL")]
+    replica: Option<String>,
+}
+
+impl Reading {
+    async fn options(self) -> Result<ExportOptions, Failure> {
+        let mut options = ExportOptions::default();
+        options.connections = self.connections;
+        options.bytes_per_second_max =
+            self.rate_mb.map(|rate| NonZeroU64::from(rate).saturating_mul(MEGABYTE));
+        options.age_max = self.max_age;
+        if let Some(url) = &self.replica {
+            let url = DatabaseUrl::parse(url).map_err(crossfade::core::Error::from)?;
+            options.replica = Some(AnyDatabase::connect(&url).await?);
+        }
+        Ok(options)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,18 +114,20 @@ impl Snapshot {
             },
             None => (self.name.unwrap_or_default(), self.out.unwrap_or_default()),
         };
-        take(&name, out, connection, output).await
+        take(&name, out, self.reading, connection, output).await
     }
 }
 
 async fn take(
     name: &str,
     out: PathBuf,
+    reading: Reading,
     connection: &Connection,
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let Work { migration, progress, cancel } = Work::open(name, connection, output).await?;
-    let exported = export(&migration, &out, &progress, &cancel).await?;
+    let options = reading.options().await?;
+    let exported = export_with(&migration, &out, &options, &progress, &cancel).await?;
     let (old, new) = (exported.pair.old().manifest(), exported.pair.new_side().manifest());
     let document = serde_json::json!({
         "migration": name,

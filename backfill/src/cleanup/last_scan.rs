@@ -53,13 +53,13 @@ pub(super) async fn last_scan(
     cancel: &Cancel,
 ) -> Result<Left> {
     let began = Instant::now();
-    let mut read = migration.store.read_both(&migration.subject).await?;
-    let standing = read.standing();
-    let began_at = read.began_at().to_owned();
+    let read = migration.store.read_both(&migration.subject).await?;
+    let standing = read.moment().standing;
+    let began_at = read.moment().began_at.clone();
     let meter = Meter::new(progress, Stage::LastScan, 0, None);
     let mut left = Left::default();
     let plan = &migration.subject.plan;
-    read_side(read.as_mut(), Side::Old, &meter, cancel, |batch| {
+    read_side(read.as_ref(), Side::Old, &meter, cancel, |batch| {
         match scope_keys(plan, &batch) {
             Ok(keys) => left.take(keys),
             Err(error) => left.failed = left.failed.take().or(Some(error)),

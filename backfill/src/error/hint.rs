@@ -98,6 +98,30 @@ impl Error {
             }
             Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
             Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
+            Self::SnapshotTooOld { .. } => {
+                "while it is held, the database cannot remove dead rows: export with more connections, without a limit of \
+                 the rate, or from a replica; or allow more time, if its tables bear it"
+                    .into()
+            }
+            Self::SnapshotLost { .. } => {
+                "the moment is gone with its session, so run the command again; see that no timeout and nobody ends \
+                 long transactions meanwhile"
+                    .into()
+            }
+            Self::ReplicaBehind { .. } => {
+                "run the command again when the replica has caught up (pg_last_wal_replay_lsn), or leave the replica out".into()
+            }
+            Self::ObjectStoreUrl { .. } => {
+                "write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder; the first three need a \
+                 crossfade that was built with the feature s3, gcs or azure"
+                    .into()
+            }
+            Self::ObjectStore { .. } => {
+                "see that the store is up and its credentials are in the environment (AWS_…, GOOGLE_…, AZURE_…), then run the \
+                 command again: what is there without its manifest is no snapshot"
+                    .into()
+            }
+            Self::ObjectStalled { .. } => "run the command again when the store answers at its usual speed".into(),
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

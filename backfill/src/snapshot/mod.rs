@@ -11,6 +11,7 @@ mod layout;
 mod manifest;
 mod pair;
 mod positioned;
+mod range;
 mod reader;
 mod row_groups;
 mod writer;
@@ -27,8 +28,9 @@ pub(crate) use hashes::Hashes;
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
 pub(crate) use positioned::Positioned;
+pub(crate) use range::WrittenRange;
 pub(crate) use row_groups::RowGroups;
-pub(crate) use writer::discard;
+pub(crate) use writer::{FILE_PREFIX, RangesWriter, discard};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ mod cleanup;
 mod closing;
 mod copy;
 mod crash;
+mod export;
 mod leases;
 mod world;
 

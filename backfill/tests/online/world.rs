@@ -121,8 +121,16 @@ impl<E: TestEngine> World<E> {
         Self::mapped(customers, MAPPING).await
     }
 
+    /// The same as [`World::new`], on a database of the caller's.
+    pub(crate) async fn on(database: TestDatabase<E>, customers: u32) -> World<E> {
+        Self::mapped_on(database, customers, &format!("{MAPPING}\n{RETIRE}")).await
+    }
+
     async fn mapped(customers: u32, mapping: &str) -> World<E> {
-        let database = E::fresh().await;
+        Self::mapped_on(E::fresh().await, customers, mapping).await
+    }
+
+    async fn mapped_on(database: TestDatabase<E>, customers: u32, mapping: &str) -> World<E> {
         let url = database.url().to_owned();
         let pool = E::connect(&DatabaseUrl::parse(&url).unwrap()).await.unwrap();
         let numbers = E::numbers(customers);

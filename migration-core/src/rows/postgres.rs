@@ -2,16 +2,20 @@
 
 mod batch;
 mod copy;
+mod numeric;
+
+use std::num::NonZeroUsize;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Postgres, Row, Transaction, ValueRef};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use arrow::array::RecordBatch;
 
-use super::{ConsistentRead, Rows};
+use super::ranges::postgres::{bounds, within};
+use super::{ConsistentRead, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::postgres::rows_estimate;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::connect::Connected;
@@ -21,10 +25,10 @@ use crate::fence::postgres::standing;
 use crate::key::Key;
 use crate::mirror::Subject;
 use crate::mirror::postgres::{bind_keys, bound_keys};
-use crate::phase::{Side, Standing};
+use crate::phase::Side;
 use crate::plan::Plan;
 use crate::quote::postgres::{list, literal, quote, table};
-use batch::Batch;
+use batch::{Batch, Form};
 use copy::CopyStream;
 
 #[async_trait]
@@ -56,12 +60,50 @@ impl Rows for Connected<Postgres> {
         Ok(Box::new(Snapshot {
             plan: subject.plan.clone(),
             options: (*self.pool.connect_options()).clone(),
-            standing: standing(&row)?,
-            point: format!("snapshot {point}"),
-            transaction,
+            moment: Moment { point: format!("snapshot {point}"), began_at, standing: standing(&row)? },
+            transaction: Mutex::new(transaction),
             snapshot,
-            began_at,
         }))
+    }
+
+    async fn written(&self) -> Result<WritePosition> {
+        // Only what was inserted into the log before this can have been acknowledged before it.
+        let row: (bool, String, Option<String>) = sqlx::query_as(
+            "select pg_is_in_recovery(), system_identifier::text,
+                    case when not pg_is_in_recovery() then pg_current_wal_insert_lsn()::text end
+             from pg_control_system()",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(Error::database("reading how far writes have come"))?;
+        match row {
+            (false, origin, Some(position)) => Ok(WritePosition { origin, position }),
+            _ => Err(self.misused("is a replica itself", "give the primary's URL as the database")),
+        }
+    }
+
+    async fn has_replayed(&self, position: &WritePosition) -> Result<bool> {
+        let (is_replica, origin, replayed): (bool, String, Option<bool>) = sqlx::query_as(
+            "select pg_is_in_recovery(), system_identifier::text, pg_last_wal_replay_lsn() >= $1::text::pg_lsn
+             from pg_control_system()",
+        )
+        .bind(&position.position)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(Error::database("reading how far a replica has come"))?;
+        if origin != position.origin {
+            return Err(self.misused("is no replica of the migration's database", "give the URL of one"));
+        }
+        if !is_replica {
+            return Err(self.misused("is no replica", "leave the replica out to read from the primary"));
+        }
+        Ok(replayed.unwrap_or(false))
+    }
+}
+
+impl Connected<Postgres> {
+    fn misused(&self, what: &str, hint: &str) -> Error {
+        Error::ControlStore { store: self.url.to_string(), what: what.to_owned(), hint: hint.to_owned() }
     }
 }
 
@@ -69,58 +111,76 @@ impl Rows for Connected<Postgres> {
 struct Snapshot {
     plan: Plan,
     options: PgConnectOptions,
+    moment: Moment,
     /// Idles, and holds the snapshot.
-    transaction: Transaction<'static, Postgres>,
+    transaction: Mutex<Transaction<'static, Postgres>>,
     /// The name under which other transactions import the snapshot.
     snapshot: String,
-    point: String,
-    began_at: String,
-    standing: Standing,
 }
 
-#[async_trait]
-impl ConsistentRead for Snapshot {
-    fn point(&self) -> &str {
-        &self.point
-    }
-
-    fn began_at(&self) -> &str {
-        &self.began_at
-    }
-
-    fn standing(&self) -> Standing {
-        self.standing
-    }
-
-    async fn estimate(&mut self, side: Side) -> Result<u64> {
-        let query = format!("select 1 from {}", source(&self.plan, side));
-        let table = match side {
-            Side::Old => self.plan.old(),
-            Side::New => self.plan.new_table(),
-        };
-        rows_estimate(&mut self.transaction, table, &query)
-            .await
-            .map_err(Error::database(format!("estimating the rows of {}", described(&self.plan, side))))
-    }
-
-    async fn read(&mut self, side: Side, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
-        let what = described(&self.plan, side);
+impl Snapshot {
+    /// A connection that sees the snapshot. Outside the pool: a copy can only be broken off by closing it.
+    async fn reader(&self, what: &str) -> Result<PgConnection> {
         let reading = || Error::database(format!("reading {what}"));
-        // A connection of its own, outside the pool: a copy can only be broken off by closing it.
         let mut connection = PgConnection::connect_with(&self.options).await.map_err(reading())?;
         let begin = format!(
             "begin transaction isolation level repeatable read read only;
              set transaction snapshot {};
              -- An export takes as long as it takes, whatever the role's requests may.
-             set local statement_timeout = 0",
+             set local statement_timeout = 0;
+             -- As many processes work as there are connections, and no more: production has use for the others.
+             set local max_parallel_workers_per_gather = 0;
+             set local jit = off",
             literal(&self.snapshot)
         );
         sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await.map_err(reading())?;
+        Ok(connection)
+    }
+}
 
-        let mut batch = Batch::new(&self.plan, what.clone());
+#[async_trait]
+impl ConsistentRead for Snapshot {
+    fn moment(&self) -> &Moment {
+        &self.moment
+    }
+
+    async fn hold(&self) -> Result<()> {
+        let mut transaction = self.transaction.lock().await;
+        let holding = Error::database("holding a snapshot open");
+        sqlx::query("select 1").execute(&mut **transaction).await.map(|_| ()).map_err(holding)
+    }
+
+    async fn estimate(&self, side: Side) -> Result<u64> {
+        let query = format!("select 1 from {}", source(&self.plan, side));
+        let table = match side {
+            Side::Old => self.plan.old(),
+            Side::New => self.plan.new_table(),
+        };
+        rows_estimate(&mut *self.transaction.lock().await, table, &query)
+            .await
+            .map_err(Error::database(format!("estimating the rows of {}", described(&self.plan, side))))
+    }
+
+    async fn ranges(&self, side: Side, count: NonZeroUsize) -> Result<Vec<ScopeRange>> {
+        let what = described(&self.plan, side);
+        let mut connection = self.reader(&what).await?;
+        let query = |range: &ScopeRange| ordered_rows(&self.plan, side, range);
+        let bounds = bounds(&mut connection, &self.plan, side, count, query)
+            .await
+            .map_err(Error::database(format!("cutting {what} into ranges")))?;
+        connection.close().await.map_err(Error::database(format!("cutting {what} into ranges")))?;
+        Ok(ScopeRange::between(bounds))
+    }
+
+    async fn read(&self, side: Side, range: &ScopeRange, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
+        let what = described(&self.plan, side);
+        let reading = || Error::database(format!("reading {what}"));
+        let mut connection = self.reader(&what).await?;
+        let mut batch = Batch::new(&self.plan, what.clone(), Form::Raw);
         let mut full = Vec::new();
         let mut stream = CopyStream::new();
-        let copy = format!("copy ({}) to stdout (format binary)", ordered_rows(&self.plan, side));
+        let query = ordered_rows(&self.plan, side, range);
+        let copy = format!("copy ({query}) to stdout (format binary)");
         let mut pieces = connection.copy_out_raw(&copy).await.map_err(reading())?;
         while let Some(piece) = pieces.try_next().await.map_err(reading())? {
             stream.feed(&piece, &mut batch, &mut full)?;
@@ -162,7 +222,7 @@ pub(crate) async fn keyed_rows(
 
 /// Rows of [`exported`] columns that an ordinary query with parameters gave, as one batch.
 pub(crate) fn collect(plan: &Plan, what: String, rows: &[sqlx::postgres::PgRow]) -> Result<RecordBatch> {
-    let mut batch = Batch::new(plan, what.clone());
+    let mut batch = Batch::new(plan, what.clone(), Form::Travelling);
     for row in rows {
         for column in 0..batch.width() {
             let value = row.try_get_raw(column).map_err(Error::database(format!("reading {what}")))?;
@@ -200,19 +260,21 @@ pub(crate) fn exported(plan: &Plan, alias: &str) -> String {
 /// The order of exported rows. It sorts by the new column's type where that sorts as the form that
 /// travels does, so that an index can give the order.
 pub(crate) fn order(plan: &Plan, alias: &str) -> String {
-    let of = |name: &String| {
-        plan.columns().iter().find(|column| column.name == *name).map(|column| match column.kind {
-            ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
-                travelling(column.kind, &typed(column, alias))
-            }
-            ColumnKind::Text => format!("{} collate \"C\"", typed(column, alias)),
-            _ => typed(column, alias),
-        })
-    };
-    plan.order().iter().filter_map(of).collect::<Vec<_>>().join(", ")
+    let of = |name: &String| plan.columns().iter().find(|column| column.name == *name);
+    let columns = plan.order().iter().filter_map(of);
+    columns.map(|column| sorted(column.kind, &typed(column, alias))).collect::<Vec<_>>().join(", ")
 }
 
-fn typed(column: &ColumnSchema, alias: &str) -> String {
+/// What a value of a new column's type is sorted by.
+pub(super) fn sorted(kind: ColumnKind, typed: &str) -> String {
+    match kind {
+        ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => travelling(kind, typed),
+        ColumnKind::Text => format!("{typed} collate \"C\""),
+        _ => typed.to_owned(),
+    }
+}
+
+pub(super) fn typed(column: &ColumnSchema, alias: &str) -> String {
     format!("{alias}.{}::{}", quote(&column.name), column.sql_type)
 }
 
@@ -235,9 +297,28 @@ pub(crate) fn travelling(kind: ColumnKind, typed: &str) -> String {
     }
 }
 
-/// A query for all rows of one side, in order and as they travel.
-fn ordered_rows(plan: &Plan, side: Side) -> String {
-    format!("select {} from {} order by {}", exported(plan, "p"), source(plan, side), order(plan, "p"))
+/// The columns of a row as an export asks for them: in a form that costs the server less than the one in which they
+/// travel, and that is turned into it on arrival.
+fn raw(plan: &Plan) -> String {
+    let columns = plan.columns().iter().map(|column| {
+        let typed = typed(column, "p");
+        let raw = match column.kind {
+            ColumnKind::Int | ColumnKind::Float | ColumnKind::Numeric => typed,
+            ColumnKind::Json => format!("{typed}::jsonb"),
+            kind => travelling(kind, &typed),
+        };
+        format!("{raw} as {}", quote(&column.name))
+    });
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// A query for the rows of one side in a range, in order and in their raw form.
+///
+/// The range is asked of what the projection gives, not of the keys that it is given: whatever the projection makes of a
+/// key, each of its rows is in one range and no other.
+fn ordered_rows(plan: &Plan, side: Side, range: &ScopeRange) -> String {
+    let (columns, source, order) = (raw(plan), source(plan, side), order(plan, "p"));
+    format!("select {columns} from {source}{} order by {order}", within(plan, range))
 }
 
 /// Where all rows of one side come from, under the alias `p`.

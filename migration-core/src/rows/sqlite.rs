@@ -1,5 +1,6 @@
 //! Rows out of SQLite.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder};
@@ -7,9 +8,9 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Sqlite, Transaction};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
-use super::{BATCH_ROWS, ConsistentRead, Rows};
+use super::{BATCH_ROWS, ConsistentRead, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::ColumnKind;
 use crate::cell::sqlite::{Cell, Layout, as_stored, sort_key};
 use crate::connect::Connected;
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::mirror::Subject;
 use crate::mirror::sqlite::{batches, bound, in_scope, projection};
-use crate::phase::{Side, Standing};
+use crate::phase::Side;
 use crate::plan::Plan;
 use crate::quote::sqlite::{list, quote, table};
 
@@ -61,40 +62,55 @@ impl Rows for Connected<Sqlite> {
             });
         }
         Ok(Box::new(SqliteRead {
-            transaction,
+            transaction: Mutex::new(transaction),
             plan: subject.plan.clone(),
-            point: format!("read transaction at {began_at}, data version {version}"),
-            began_at,
-            standing: standing_of(&phase, ramp, epoch)?,
+            moment: Moment {
+                point: format!("read transaction at {began_at}, data version {version}"),
+                began_at,
+                standing: standing_of(&phase, ramp, epoch)?,
+            },
         }))
+    }
+
+    async fn written(&self) -> Result<WritePosition> {
+        Err(self.no_replicas())
+    }
+
+    async fn has_replayed(&self, _position: &WritePosition) -> Result<bool> {
+        Err(self.no_replicas())
+    }
+}
+
+impl Connected<Sqlite> {
+    fn no_replicas(&self) -> Error {
+        Error::ControlStore {
+            store: self.url.to_string(),
+            what: "has no replicas".to_owned(),
+            hint: "read from the database itself: readers hold nobody up".to_owned(),
+        }
     }
 }
 
 /// A read transaction: in the write-ahead log, it sees one moment however long it lasts, and holds up
 /// no writer.
 struct SqliteRead {
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Mutex<Transaction<'static, Sqlite>>,
     plan: Plan,
-    point: String,
-    began_at: String,
-    standing: Standing,
+    moment: Moment,
 }
 
 #[async_trait]
 impl ConsistentRead for SqliteRead {
-    fn point(&self) -> &str {
-        &self.point
+    fn moment(&self) -> &Moment {
+        &self.moment
     }
 
-    fn began_at(&self) -> &str {
-        &self.began_at
+    async fn hold(&self) -> Result<()> {
+        // A file's transaction ends with this process, and no sooner.
+        Ok(())
     }
 
-    fn standing(&self) -> Standing {
-        self.standing
-    }
-
-    async fn estimate(&mut self, side: Side) -> Result<u64> {
+    async fn estimate(&self, side: Side) -> Result<u64> {
         let sql = match side {
             Side::Old => {
                 format!("select count(*) from ({})", self.plan.projection().render(&all_keys(&self.plan)))
@@ -103,13 +119,25 @@ impl ConsistentRead for SqliteRead {
         };
         let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
             .persistent(false)
-            .fetch_one(&mut *self.transaction)
+            .fetch_one(&mut **self.transaction.lock().await)
             .await
             .map_err(Error::database(format!("counting the {side} rows")))?;
         Ok(count.unsigned_abs())
     }
 
-    async fn read(&mut self, side: Side, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
+    async fn ranges(&self, _side: Side, _count: NonZeroUsize) -> Result<Vec<ScopeRange>> {
+        // The moment belongs to one transaction, which one connection has: two ranges could not be read at once.
+        Ok(vec![ScopeRange::WHOLE])
+    }
+
+    async fn read(&self, side: Side, range: &ScopeRange, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
+        if *range != ScopeRange::WHOLE {
+            return Err(Error::ControlStore {
+                store: self.moment.point.clone(),
+                what: "was asked for a range that it has not given".to_owned(),
+                hint: "read the ranges that it gives".to_owned(),
+            });
+        }
         let plan = &self.plan;
         let sql = match side {
             Side::Old => select_projection(plan, &format!("({})", plan.projection().render(&all_keys(plan)))),
@@ -119,7 +147,8 @@ impl ConsistentRead for SqliteRead {
         let layout = Layout::new(plan, side);
         let mut builder = BatchBuilder::new(plan);
         let mut sent = 0;
-        let mut stream = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch(&mut *self.transaction);
+        let mut transaction = self.transaction.lock().await;
+        let mut stream = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch(&mut **transaction);
         loop {
             let row = stream.try_next().await.map_err(Error::database(doing.as_str()))?;
             let is_last = row.is_none();

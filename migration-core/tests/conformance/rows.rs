@@ -1,7 +1,7 @@
 //! Both sides at one moment, as record batches.
 
 use crossfade_migration_core::phase::{Epoch, Phase, Side};
-use crossfade_migration_core::rows::BATCH_ROWS;
+use crossfade_migration_core::rows::{BATCH_ROWS, ScopeRange};
 use tokio::sync::mpsc;
 
 use super::engine::TestEngine;
@@ -39,25 +39,25 @@ pub(crate) async fn text_keys_come_in_bytewise_order<E: TestEngine>() {
 pub(crate) async fn a_read_sees_one_moment<E: TestEngine>() {
     let world = World::<E>::new(subscriptions()).await;
     world.run("insert into customers (id, plan_a) values (1, 'gold')").await;
-    let mut read = world.store.read_both(&world.subject).await.unwrap();
+    let read = world.store.read_both(&world.subject).await.unwrap();
     // Writers go on, and a change of phase too.
     world.run("insert into customers (id, plan_a) values (2, 'tin')").await;
     world.run("insert into subscriptions (customer_id, slot, plan) values (2, 'a', 'tin')").await;
     world.enter(Phase::DualWrite).await;
 
-    assert_eq!(read.standing().epoch, Epoch(1));
-    assert!(read.began_at().ends_with('Z'), "{}", read.began_at());
-    assert!(!read.point().is_empty());
+    assert_eq!(read.moment().standing.epoch, Epoch(1));
+    assert!(read.moment().began_at.ends_with('Z'), "{}", read.moment().began_at);
+    assert!(!read.moment().point.is_empty());
     // An estimate is what the engine has at hand; it need not be right, but it must not fail.
     read.estimate(Side::New).await.unwrap();
     let (sender, mut receiver) = mpsc::channel(4);
-    assert_eq!(read.read(Side::Old, sender.clone()).await.unwrap(), 1);
-    assert_eq!(read.read(Side::New, sender).await.unwrap(), 0);
+    assert_eq!(read.read(Side::Old, &ScopeRange::WHOLE, sender.clone()).await.unwrap(), 1);
+    assert_eq!(read.read(Side::New, &ScopeRange::WHOLE, sender).await.unwrap(), 0);
     assert_eq!(spelt(&[receiver.recv().await.unwrap()]), ["1,a,gold"]);
     assert!(receiver.recv().await.is_none());
 
     let later = world.store.read_both(&world.subject).await.unwrap();
-    assert_eq!(later.standing().epoch, Epoch(2));
+    assert_eq!(later.moment().standing.epoch, Epoch(2));
     assert_eq!(world.read(Side::Old).await.unwrap().len(), 2);
 }
 
@@ -74,13 +74,13 @@ pub(crate) async fn many_rows_come_in_batches<E: TestEngine>() {
 pub(crate) async fn a_dropped_receiver_ends_the_read<E: TestEngine>() {
     let world = World::<E>::new(subscriptions()).await;
     world.run(many(4 * BATCH_ROWS)).await;
-    let mut read = world.store.read_both(&world.subject).await.unwrap();
+    let read = world.store.read_both(&world.subject).await.unwrap();
     let (sender, mut receiver) = mpsc::channel(1);
     let take_one = async {
         receiver.recv().await.unwrap();
         drop(receiver);
     };
-    let (count, ()) = tokio::join!(read.read(Side::Old, sender), take_one);
+    let (count, ()) = tokio::join!(read.read(Side::Old, &ScopeRange::WHOLE, sender), take_one);
     assert!(count.unwrap() < 4 * BATCH_ROWS as u64);
 }
 

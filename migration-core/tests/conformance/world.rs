@@ -175,7 +175,7 @@ impl<E: TestEngine> World<E> {
     }
 
     pub(crate) async fn batches(&self, side: Side) -> Result<Vec<RecordBatch>> {
-        let mut read = self.store.read_both(&self.subject).await?;
+        let read = self.store.read_both(&self.subject).await?;
         let (sender, mut receiver) = mpsc::channel(1);
         let collect = async {
             let mut batches = Vec::new();
@@ -184,7 +184,10 @@ impl<E: TestEngine> World<E> {
             }
             batches
         };
-        let (count, batches) = tokio::join!(read.read(side, sender), collect);
+        let (count, batches) = tokio::join!(
+            read.read(side, &crossfade_migration_core::rows::ScopeRange::WHOLE, sender),
+            collect
+        );
         let count = count?;
         assert_eq!(count, batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>());
         Ok(batches)

@@ -103,6 +103,45 @@ impl Postgres {
         let folder = make_folder(&installation)?;
         initdb(&installation, folder.path())?;
 
+        Self::run(installation, folder)
+    }
+
+    /// Starts a replica that follows this server, and begins as a copy of what is there now.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made; the message says why. When another process owns the server.
+    pub fn replica(&self) -> Self {
+        self.try_replica().unwrap_or_else(|error| panic!("{}", with_sources(&error)))
+    }
+
+    fn try_replica(&self) -> Result<Self, HarnessError> {
+        let own = self.own.as_ref().expect("only the process that started a server may copy it");
+        let folder = make_folder(&own.installation)?;
+        let program = own.installation.program("pg_basebackup");
+        let output = own
+            .installation
+            .command(&program)
+            .args(["--checkpoint=fast", "--write-recovery-conf", "--no-sync", "--username", USER, "--host"])
+            .arg(&own.folder)
+            .arg("--pgdata")
+            .arg(folder.path().join("data"))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .map_err(HarnessError::io("run", &program))?;
+        succeeded(program, output)?;
+        Self::run(own.installation.clone(), folder)
+    }
+
+    /// The URL under which this server has a database of another one's.
+    pub fn url_of(&self, database: &str) -> String {
+        let path = database.split_once('?').map_or(database, |(path, _)| path);
+        with_database(&self.url, path.rsplit('/').next().unwrap_or_default())
+    }
+
+    /// Runs a server on the files in a folder, which it owns from here on.
+    fn run(installation: Installation, folder: TempDir) -> Result<Self, HarnessError> {
         let mut server = Command::new(installation.program("postgres"));
         server.arg("-D").arg(folder.path().join("data")).arg("-k").arg(folder.path());
         for setting in SETTINGS {
@@ -247,7 +286,7 @@ fn make_folder(installation: &Installation) -> Result<TempDir, HarnessError> {
 /// bytewise order and does not say so fails its tests here.
 fn initdb(installation: &Installation, folder: &Path) -> Result<(), HarnessError> {
     let program = installation.program("initdb");
-    let Output { status, stdout, stderr } = installation
+    let output = installation
         .command(&program)
         .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
         .args(["--locale-provider=icu", "--icu-locale=en-US"])
@@ -257,6 +296,11 @@ fn initdb(installation: &Installation, folder: &Path) -> Result<(), HarnessError
         .stdin(Stdio::null())
         .output()
         .map_err(HarnessError::io("run", &program))?;
+    succeeded(program, output)
+}
+
+fn succeeded(program: PathBuf, output: Output) -> Result<(), HarnessError> {
+    let Output { status, stdout, stderr } = output;
     if status.success() {
         return Ok(());
     }

@@ -1,17 +1,32 @@
 //! Export: both stores as of one moment, into a pair of snapshots.
+//!
+//! One transaction holds the moment. Each side is cut into ranges of keys, which as many connections as there may be
+//! read under it at the same time; each range goes into files of its own. A range whose connection is lost is read
+//! again, as long as the moment is held. A moment ends with the process that holds it: an export that was killed
+//! begins anew.
+//!
+//! Files: `replica` (where to read), `side` (ranges of one side in parallel), `limits` (how fast, and how long).
+
+mod limits;
+mod replica;
+mod side;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use crossfade_migration_core::phase::{Side as StoreSide, Standing};
-use crossfade_migration_core::rows::ConsistentRead;
+use crossfade_migration_core::rows::{ConsistentRead, ScopeRange};
 use tokio::sync::mpsc;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::migration::Migration;
 use crate::progress::{Meter, Progress, Stage};
-use crate::snapshot::{MANIFEST_FILE, Side, SnapshotHeader, SnapshotPair, SnapshotWriter, discard};
+use crate::snapshot::{MANIFEST_FILE, Side, SnapshotHeader, SnapshotPair, discard};
+
+pub use limits::{CONNECTIONS, ExportOptions, REPLICA_PATIENCE, SNAPSHOT_AGE_MAX};
 
 /// Batches on their way from the database to the file: enough that neither waits for the other's hiccups, a few
 /// megabytes at most.
@@ -26,41 +41,74 @@ pub struct Exported {
     pub standing: Standing,
 }
 
-/// Exports both sides of a migration into `out/old` and `out/new`, as of one moment.
-///
-/// What an earlier, unfinished export left in `out` is replaced. Until the export is finished there is no pair of
-/// snapshots in `out`.
+/// Exports both sides of a migration into `out/old` and `out/new`, as of one moment, as [`export_with`] does, with the
+/// default options.
 ///
 /// # Errors
-/// [`Error::SnapshotPresent`] when `out` holds a finished pair; [`Error::Stopped`]; whatever the database or the disk
-/// answers.
+/// What [`export_with`] gives.
 pub async fn export(
     migration: &Migration,
     out: &Path,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Exported> {
+    export_with(migration, out, &ExportOptions::default(), progress, cancel).await
+}
+
+/// Exports both sides of a migration into `out/old` and `out/new`, as of one moment.
+///
+/// What an earlier, unfinished export left in `out` is replaced. Until the export is finished there is no pair of
+/// snapshots in `out`.
+///
+/// # Errors
+/// [`Error::SnapshotPresent`] when `out` holds a finished pair; [`Error::SnapshotTooOld`] and [`Error::SnapshotLost`]
+/// when the moment could not be held long enough; [`Error::ReplicaBehind`]; [`Error::Stopped`]; whatever the database or the disk answers.
+pub async fn export_with(
+    migration: &Migration,
+    out: &Path,
+    options: &ExportOptions,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Exported> {
     clear_unfinished(out)?;
-    let read = migration.store.read_both(&migration.subject).await?;
-    export_read(migration, read, out, progress, cancel).await
+    let source = replica::source(migration, options, cancel).await?;
+    let opened = Instant::now();
+    let read = source.store.read_both(&migration.subject).await?;
+    export_read(migration, Open { store: source.name, read, at: opened }, out, options, progress, cancel)
+        .await
+}
+
+/// A consistent read of both sides that somebody has opened.
+pub(crate) struct Open {
+    /// The store that is read, as the snapshot names it.
+    pub(crate) store: String,
+    pub(crate) read: Box<dyn ConsistentRead>,
+    /// When it was opened, which its age counts from.
+    pub(crate) at: Instant,
 }
 
 /// Exports what a consistent read sees, into a folder without a finished pair.
 pub(crate) async fn export_read(
     migration: &Migration,
-    mut read: Box<dyn ConsistentRead>,
+    open: Open,
     out: &Path,
+    options: &ExportOptions,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Exported> {
-    let standing = read.standing();
+    let read: Arc<dyn ConsistentRead> = Arc::from(open.read);
+    let standing = read.moment().standing;
+    let limits = options.limits(open.at);
     for side in [Side::Old, Side::New] {
-        let meter = {
-            let (_, stage) = about(side);
-            let estimate = read.estimate(about(side).0).await?;
-            Meter::estimated(progress, stage, estimate)
-        };
-        export_side(migration, read.as_mut(), side, out, &meter, cancel).await?;
+        let (store_side, stage) = about(side);
+        let estimate = read.estimate(store_side).await?;
+        let meter = Meter::estimated(progress, stage, estimate);
+        let ranges = read.ranges(store_side, options.range_count(estimate)).await?;
+        let header = header(migration, &open.store, read.as_ref(), side);
+        let connections = options.connections.get();
+        let folder = side.folder(out);
+        let job = side::Job::begin(read.clone(), store_side, ranges, folder, header, connections, &limits)?;
+        side::run(job, &limits, &meter, cancel).await?;
         meter.finish();
     }
     let out = out.to_owned();
@@ -70,47 +118,9 @@ pub(crate) async fn export_read(
     Ok(Exported { pair, standing })
 }
 
-async fn export_side(
-    migration: &Migration,
-    read: &mut dyn ConsistentRead,
-    side: Side,
-    out: &Path,
-    meter: &Meter<'_>,
-    cancel: &Cancel,
-) -> Result<()> {
-    let header = header(migration, read, side);
-    let folder = side.folder(out);
-    let (to_writer, mut at_writer) = mpsc::channel::<RecordBatch>(BATCHES_IN_FLIGHT);
-    // Told apart from a reader that failed: only a whole side is finished into a snapshot.
-    let (whole, is_whole) = tokio::sync::oneshot::channel::<()>();
-    let writing = tokio::task::spawn_blocking(move || -> Result<()> {
-        let mut writer = SnapshotWriter::create(folder, header)?;
-        while let Some(batch) = at_writer.blocking_recv() {
-            writer.write(&batch)?;
-        }
-        match is_whole.blocking_recv() {
-            Ok(()) => writer.finish().map(|_| ()),
-            Err(_) => Ok(()),
-        }
-    });
-
-    let read_rows = read_side(read, about(side).0, meter, cancel, |batch| to_writer.send(batch));
-    let outcome = read_rows.await;
-    if outcome.is_ok() {
-        // A writer that is gone has an error to tell, which comes out below.
-        let _ = whole.send(());
-    } else {
-        drop(whole);
-    }
-    drop(to_writer);
-    // A writer's error is the cause of the reader's end, not the other way round.
-    writing.await.map_err(|_| Error::WorkerLost)??;
-    outcome.map(|_| ())
-}
-
 /// Reads one side, batch by batch, until its end, until it is cancelled, or until nobody takes it any more.
 pub(crate) async fn read_side<F>(
-    read: &mut dyn ConsistentRead,
+    read: &dyn ConsistentRead,
     side: StoreSide,
     meter: &Meter<'_>,
     cancel: &Cancel,
@@ -120,7 +130,7 @@ where
     F: Future<Output = std::result::Result<(), mpsc::error::SendError<RecordBatch>>>,
 {
     let (from_store, rows) = mpsc::channel(BATCHES_IN_FLIGHT);
-    let reading = read.read(side, from_store);
+    let reading = read.read(side, &ScopeRange::WHOLE, from_store);
     let taking = async move {
         // Owned here, so that a reader whose rows nobody takes any more hears of it.
         let mut rows = rows;
@@ -160,19 +170,19 @@ fn about(side: Side) -> (StoreSide, Stage) {
     }
 }
 
-fn header(migration: &Migration, read: &dyn ConsistentRead, side: Side) -> SnapshotHeader {
+fn header(migration: &Migration, store: &str, read: &dyn ConsistentRead, side: Side) -> SnapshotHeader {
     let plan = &migration.subject.plan;
-    let standing = read.standing();
+    let standing = read.moment().standing;
     SnapshotHeader {
         migration: plan.name().to_owned(),
         manifest_hash: plan.fingerprint().to_owned(),
         side,
-        store: migration.store_name.clone(),
-        consistent_point: read.point().to_owned(),
+        store: store.to_owned(),
+        consistent_point: read.moment().point.clone(),
         // Epochs begin at 1 and grow.
         epoch: u64::try_from(standing.epoch.0).unwrap_or(0),
         phase: standing.phase.as_str().to_owned(),
-        started_at: read.began_at().to_owned(),
+        started_at: read.moment().began_at.clone(),
         schema: plan.schema(),
         key: plan.order().to_vec(),
         scope_columns: plan.scope().len(),
