@@ -260,6 +260,13 @@ pub enum Error {
         detail: String,
     },
 
+    /// What another engine has found cannot be true. Nothing was written that counts as a result.
+    #[error("the other engine's answer cannot be right: {detail}")]
+    Answer {
+        /// What shows it.
+        detail: String,
+    },
+
     /// The scan was stopped by its caller. Nothing it wrote counts as a result.
     #[error("the scan was cancelled after {rows_done} of {rows_total} rows")]
     Cancelled {
@@ -470,6 +477,7 @@ impl Error {
             self,
             Self::Io { .. }
                 | Self::DiskFull { .. }
+                | Self::Answer { .. }
                 | Self::Cancelled { .. }
                 | Self::WorkerLost
                 | Self::Encode { .. }

@@ -16,7 +16,7 @@ use arrow::datatypes::Schema;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::snapshot::{Side, SnapshotHeader, SnapshotManifest, SnapshotWriter};
-use sort::Sorter;
+pub(crate) use sort::Sorter;
 use source::Source;
 
 /// Memory for sorting.

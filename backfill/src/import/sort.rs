@@ -24,7 +24,7 @@ const COPIES: u64 = 3;
 const RUN_ROWS_MAX: usize = u32::MAX as usize;
 
 /// Takes rows in any order and gives them out by key. Rows of one key keep the order in which they came.
-pub(super) struct Sorter<'a> {
+pub(crate) struct Sorter<'a> {
     folder: PathBuf,
     key: &'a [String],
     run_bytes_max: u64,
@@ -35,7 +35,7 @@ pub(super) struct Sorter<'a> {
 }
 
 impl<'a> Sorter<'a> {
-    pub(super) fn new(snapshot: &Path, key: &'a [String], memory_bytes_max: u64) -> Result<Self> {
+    pub(crate) fn new(snapshot: &Path, key: &'a [String], memory_bytes_max: u64) -> Result<Self> {
         let folder = snapshot.join(FOLDER);
         remove(&folder)?;
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
@@ -51,7 +51,7 @@ impl<'a> Sorter<'a> {
         })
     }
 
-    pub(super) fn add(&mut self, batch: RecordBatch) -> Result<()> {
+    pub(crate) fn add(&mut self, batch: RecordBatch) -> Result<()> {
         let full =
             self.buffer_bytes >= self.run_bytes_max || self.buffer_rows + batch.num_rows() > RUN_ROWS_MAX;
         if full && !self.buffer.is_empty() {
@@ -64,7 +64,7 @@ impl<'a> Sorter<'a> {
     }
 
     /// Gives out all rows in key order.
-    pub(super) fn finish(mut self, out: &mut impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    pub(crate) fn finish(mut self, out: &mut impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         if self.runs.is_empty() {
             if let Some(sorted) = self.sorted()? {
                 for start in (0..sorted.num_rows()).step_by(BATCH_ROWS) {

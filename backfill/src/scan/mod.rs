@@ -6,17 +6,22 @@
 //! depend on how large the snapshots are or how much is found, and the findings do not depend on the threads.
 //!
 //! Files, in the order in which rows pass through them: `plan` (key ranges), `cursor` (runs of unique, ascending keys
-//! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads).
+//! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
+//! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
 
+mod conclude;
 mod cursor;
 mod engine;
 mod explain;
+mod find;
 mod merge;
 mod plan;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+
+pub use conclude::{Comparison, conclude};
 
 use crate::error::Result;
 use crate::findings::ScanSummary;

@@ -75,6 +75,11 @@ impl<'a> RowGroups<'a> {
         }
     }
 
+    /// The first key of a row group, as the only one, where the footers say it.
+    pub(crate) fn known_first_key(&self, index: usize) -> Option<Keys> {
+        self.first_keys.as_ref().map(|keys| keys.slice(index, 1))
+    }
+
     /// The first row whose key is not smaller than the only one in `key`. `guess` is a row group that is probably near:
     /// the two sides of a pair are much alike, so that from there it is a step or two, where bisecting would read a dozen
     /// row groups.
