@@ -7,6 +7,7 @@ mod cleanup;
 mod confirm;
 mod connection;
 mod copy;
+mod engine;
 mod failure;
 mod history;
 mod init;
@@ -15,6 +16,8 @@ mod new;
 mod output;
 mod plan;
 mod progress;
+#[cfg(feature = "distributed")]
+mod project;
 mod ramp;
 mod report;
 mod rollback;
@@ -70,6 +73,8 @@ enum Command {
     Rollback(rollback::Rollback),
     Snapshot(snapshot::Snapshot),
     Scan(scan::Scan),
+    #[cfg(feature = "distributed")]
+    Project(project::Project),
     Copy(copy::Copy),
     Verify(verify::Verify),
     Backfill(backfill::Backfill),
@@ -116,6 +121,8 @@ async fn run(command: Command, connection: &Connection, output: Output) -> Resul
         Command::Rollback(command) => command.run(connection, output).await,
         Command::Snapshot(command) => command.run(connection, output).await,
         Command::Scan(command) => command.run(connection, output).await,
+        #[cfg(feature = "distributed")]
+        Command::Project(command) => command.run(output).await,
         Command::Copy(command) => command.run(connection, output).await,
         Command::Verify(command) => command.run(connection, output).await,
         Command::Backfill(command) => command.run(connection, output).await,

@@ -11,6 +11,7 @@ use crossfade::backfill::{self, scan};
 use crossfade::core::gate::grouped;
 
 use super::connection::Connection;
+use super::engine::Engine;
 use super::failure::{self, Failure};
 use super::output::Output;
 use super::work::{self, Scanning, Work};
@@ -31,6 +32,9 @@ pub(crate) struct Scan {
     /// The folder to write findings to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Who compares: `local`, or the DataFusion Ballista cluster at df://HOST:PORT.
+    #[arg(long, value_name = "ENGINE", default_value = "local")]
+    engine: Engine,
     #[command(flatten)]
     scanning: Scanning,
 }
@@ -57,12 +61,17 @@ impl Scan {
         }
         let (options, out) = (self.scanning.options(), self.out.clone());
         let begun = std::time::Instant::now();
-        let scanning = tokio::task::spawn_blocking(move || {
-            scan::scan(&pair, &out, &options, &|_| {
-                if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-        });
-        let summary = scanning.await.map_err(|_| backfill::Error::WorkerLost)??;
+        let elsewhere = self.engine.scan_elsewhere(&pair, &self.out, &options, &cancel, output).await?;
+        let summary = if let Some(summary) = elsewhere {
+            summary
+        } else {
+            let scanning = tokio::task::spawn_blocking(move || {
+                scan::scan(&pair, &out, &options, &|_| {
+                    if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+            });
+            scanning.await.map_err(|_| backfill::Error::WorkerLost)??
+        };
         let rows = summary.rows_old + summary.rows_new;
         output.note(&format!("compared {} rows in {:.1} s", grouped(rows), begun.elapsed().as_secs_f64()));
         let found = Differences::of(&summary, &self.out);
