@@ -93,6 +93,19 @@ pub(crate) fn claim(folder: &Path, prefix: &str) -> Result<()> {
     }
 }
 
+/// Takes a folder again for a run that goes on: keeps the finished files with these names, and removes the rest of what was
+/// left unfinished.
+pub(crate) fn claim_again(folder: &Path, prefix: &str, keep: &[&str]) -> Result<()> {
+    disclaim(folder, prefix)?;
+    for path in files(folder, prefix)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !keep.contains(&name.as_ref()) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Says that the files in a folder are no whole, or no longer one: the next [`claim`] may remove them.
 pub(crate) fn disclaim(folder: &Path, prefix: &str) -> Result<()> {
     let marker = marker(folder, prefix);

@@ -245,6 +245,52 @@ pub enum Error {
         previous: String,
     },
 
+    /// A key in a dump is NULL.
+    #[error("row {row} of {}, row group {row_group}, has NULL in key column {column}", path.display())]
+    DumpKeyNull {
+        /// The file.
+        path: PathBuf,
+        /// The row group, counted from 0.
+        row_group: usize,
+        /// The row of the file, counted from 0.
+        row: u64,
+        /// The key column.
+        column: String,
+    },
+    /// Rows of a dump that is said to be in key order are not.
+    #[error(
+        "row {row} of {}, row group {row_group}, is out of order: its key {key} comes after {previous}", path.display()
+    )]
+    DumpKeyOrder {
+        /// The file.
+        path: PathBuf,
+        /// The row group, counted from 0.
+        row_group: usize,
+        /// The row of the file, counted from 0.
+        row: u64,
+        /// Its key.
+        key: String,
+        /// The key before it.
+        previous: String,
+    },
+    /// Two dumps that cannot be compared.
+    #[error("the two dumps cannot be compared: {what} is {old} in old and {new} in new")]
+    DumpsDiffer {
+        /// What differs.
+        what: &'static str,
+        /// Old's value.
+        old: String,
+        /// New's value.
+        new: String,
+    },
+    /// A file of a dump does not have the columns that are asked for, or not as the other files have them.
+    #[error("{} does not fit: {detail}", path.display())]
+    DumpColumns {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        detail: String,
+    },
     /// There is no dump where one should be.
     #[error("no Parquet files in {}", path.display())]
     DumpAbsent {

@@ -9,7 +9,7 @@ use arrow::util::display::FormatOptions;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::keys::Keys;
+use crate::keys::{KeyedGroups, Keys};
 use crate::row_hash::column_hashes;
 use crate::snapshot::{ROW_HASH_COLUMN, RowGroups, Snapshot, SnapshotManifest, SnapshotPair};
 use crate::text::{showable, value_text};
@@ -108,6 +108,12 @@ pub fn head(snapshot: &Snapshot, rows: usize) -> Result<RecordBatch> {
     }
     let schema = batches.first().map_or_else(|| snapshot.schema().clone(), RecordBatch::schema);
     concat_batches(&schema, &batches).map_err(Error::arrow("gather rows"))
+}
+
+/// The values of rows, as texts.
+pub fn cells(rows: &RecordBatch) -> Vec<Vec<Cell>> {
+    let value = |column: &ArrayRef, row| cell(Some(column.slice(row, 1)));
+    (0..rows.num_rows()).map(|row| rows.columns().iter().map(|column| value(column, row)).collect()).collect()
 }
 
 /// One key's rows on both sides, with the columns that differ marked. `key` has a text per key column, as

@@ -66,6 +66,7 @@ mod durable;
 mod error;
 pub mod export;
 pub mod findings;
+mod foreign;
 pub mod import;
 pub mod inspect;
 mod keys;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crossfade::backfill::Cancel;
 use crossfade::backfill::findings::ScanSummary;
-use crossfade::backfill::scan::ScanOptions;
+use crossfade::backfill::scan::{Dumps, ScanOptions};
 use crossfade::backfill::snapshot::SnapshotPair;
 
 use super::failure::Failure;
@@ -49,9 +49,9 @@ impl FromStr for Engine {
 }
 
 impl Engine {
-    /// Has a cluster scan, or gives nothing where this machine's engine is asked for.
+    /// Has a cluster compare snapshots, or gives nothing where this machine's engine is asked for.
     #[cfg(feature = "distributed")]
-    pub(crate) async fn scan_elsewhere(
+    pub(crate) async fn scan(
         &self,
         pair: &SnapshotPair,
         findings: &Path,
@@ -60,17 +60,49 @@ impl Engine {
         output: Output,
     ) -> Result<Option<ScanSummary>, Failure> {
         let Self::Cluster(cluster) = self else { return Ok(None) };
-        output.note(&format!("comparing on the cluster at {cluster}; its scheduler shows how far it is"));
-        let summary = crossfade::distributed::scan(cluster, pair, findings, options, cancel).await?;
-        Ok(Some(summary))
+        note(cluster, output);
+        Ok(Some(crossfade::distributed::scan(cluster, pair, findings, options, cancel).await?))
     }
 
-    /// There is no other engine in this build.
-    #[cfg(not(feature = "distributed"))]
-    #[expect(clippy::unused_async, reason = "with clusters it waits for one")]
-    pub(crate) async fn scan_elsewhere(
+    /// Has a cluster compare dumps, or gives nothing where this machine's engine is asked for.
+    #[cfg(feature = "distributed")]
+    pub(crate) async fn scan_dumps(
+        &self,
+        dumps: &Dumps,
+        findings: &Path,
+        options: &ScanOptions,
+        cancel: &Cancel,
+        output: Output,
+    ) -> Result<Option<ScanSummary>, Failure> {
+        let Self::Cluster(cluster) = self else { return Ok(None) };
+        note(cluster, output);
+        Ok(Some(crossfade::distributed::scan_dumps(cluster, dumps, findings, options, cancel).await?))
+    }
+}
+
+#[cfg(feature = "distributed")]
+fn note(cluster: &crossfade::distributed::Cluster, output: Output) {
+    output.note(&format!("comparing on the cluster at {cluster}; its scheduler shows how far it is"));
+}
+
+/// There is no other engine in this build.
+#[cfg(not(feature = "distributed"))]
+#[expect(clippy::unused_async, reason = "with clusters they wait for one")]
+impl Engine {
+    pub(crate) async fn scan(
         &self,
         _: &SnapshotPair,
+        _: &Path,
+        _: &ScanOptions,
+        _: &Cancel,
+        _: Output,
+    ) -> Result<Option<ScanSummary>, Failure> {
+        Ok(None)
+    }
+
+    pub(crate) async fn scan_dumps(
+        &self,
+        _: &Dumps,
         _: &Path,
         _: &ScanOptions,
         _: &Cancel,

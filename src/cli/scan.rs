@@ -1,50 +1,67 @@
 //! `crossfade scan`: two snapshots compared, offline.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use crossfade::backfill::findings::ScanSummary;
+use crossfade::backfill::scan::{watch, watch_dumps};
 use crossfade::backfill::snapshot::{Requirements, SnapshotPair};
 use crossfade::backfill::verify::Differences;
-use crossfade::backfill::{self, scan};
 use crossfade::core::gate::grouped;
 
 use super::connection::Connection;
+use super::dumps::DumpArguments;
 use super::engine::Engine;
 use super::failure::{self, Failure};
 use super::output::Output;
+use super::progress::{self, Shown};
 use super::work::{self, Scanning, Work};
 
 /// Compare the two sides of a snapshot and write what differs as Parquet, cut into chunks.
 ///
-/// Exits with 4 when anything differs.
+/// Instead of a snapshot, two dumps that any other tool wrote can be compared, as they are. A scan that was stopped goes on
+/// when the same command is run again. Exits with 4 when anything differs.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  crossfade scan subscriptions --snapshot snapshots/monday --out findings/monday"
+    after_help = "Examples:\n  crossfade scan subscriptions --snapshot snapshots/monday --out findings/monday\n  \
+                  crossfade scan --old dumps/projected --new dumps/subscriptions.parquet --key customer_id,id --out findings/dumps"
 )]
 pub(crate) struct Scan {
-    /// The migration.
-    name: String,
+    /// The migration; dumps can be compared without one.
+    #[arg(required_unless_present = "old")]
+    name: Option<String>,
     /// The snapshot's folder.
-    #[arg(long, value_name = "DIR")]
-    snapshot: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "old")]
+    snapshot: Option<PathBuf>,
     /// The folder to write findings to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Who compares: `local`, or the DataFusion Ballista cluster at df://HOST:PORT.
     #[arg(long, value_name = "ENGINE", default_value = "local")]
     engine: Engine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Dumps of other tools")]
+    dumps: DumpArguments,
+    #[command(flatten, next_help_heading = "Resources")]
     scanning: Scanning,
 }
 
 impl Scan {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
-        let Work { migration, cancel, .. } = Work::open(&self.name, connection, output).await?;
+        if self.dumps.are_given() {
+            return self.run_dumps(connection, output).await;
+        }
+        let (Some(name), Some(snapshot)) = (self.name, self.snapshot) else {
+            // The parser has asked for both.
+            return Err(Failure::Usage {
+                what: "no snapshot was named".into(),
+                hint: "pass --snapshot DIR".into(),
+            });
+        };
+        let Work { migration, progress, cancel } = Work::open(&name, connection, output).await?;
         let plan = &migration.subject.plan;
         let standing = migration.standing().await?;
-        let pair = SnapshotPair::open(&self.snapshot)?;
+        let pair = SnapshotPair::open(&snapshot)?;
         pair.require(&Requirements {
             migration: plan.name().to_owned(),
             manifest_hash: plan.fingerprint().to_owned(),
@@ -59,30 +76,53 @@ impl Scan {
                 standing.epoch
             ));
         }
-        let (options, out) = (self.scanning.options(), self.out.clone());
         let begun = std::time::Instant::now();
-        let elsewhere = self.engine.scan_elsewhere(&pair, &self.out, &options, &cancel, output).await?;
-        let summary = if let Some(summary) = elsewhere {
-            summary
-        } else {
-            let scanning = tokio::task::spawn_blocking(move || {
-                scan::scan(&pair, &out, &options, &|_| {
-                    if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
-            });
-            scanning.await.map_err(|_| backfill::Error::WorkerLost)??
+        let options = self.scanning.options();
+        let summary = match self.engine.scan(&pair, &self.out, &options, &cancel, output).await? {
+            Some(summary) => summary,
+            None => watch(pair, self.out.clone(), &options, &progress, &cancel).await?,
         };
-        let rows = summary.rows_old + summary.rows_new;
-        output.note(&format!("compared {} rows in {:.1} s", grouped(rows), begun.elapsed().as_secs_f64()));
-        let found = Differences::of(&summary, &self.out);
-        output.result(&summary, |_| {
-            let next = if summary.is_clean() {
-                "nothing differs\n".to_owned()
-            } else {
-                format!("next: crossfade copy {} --findings {}\n", self.name, self.out.display())
-            };
-            work::differences(&found) + &next
-        });
-        Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(failure::DIFFERENCES) })
+        let next = format!("next: crossfade copy {name} --findings {}\n", self.out.display());
+        Ok(told(&summary, &self.out, begun, &next, output))
     }
+
+    async fn run_dumps(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
+        let mut options = self.scanning.options();
+        options.unordered_bytes_max = self.dumps.memory().unwrap_or(options.unordered_bytes_max);
+        let (dumps, next) = match &self.name {
+            Some(name) => {
+                let work = Work::open(name, connection, output).await?;
+                let next = format!("next: crossfade copy {name} --findings {}\n", self.out.display());
+                (self.dumps.dumps(Some(&work.migration.subject.plan))?, next)
+            }
+            None => (self.dumps.dumps(None)?, format!("findings: {}\n", self.out.display())),
+        };
+        let (progress, cancel) = (Shown::new(output), progress::cancel_on_interrupt(output));
+        let begun = std::time::Instant::now();
+        let summary = match self.engine.scan_dumps(&dumps, &self.out, &options, &cancel, output).await? {
+            Some(summary) => summary,
+            None => watch_dumps(dumps, self.out.clone(), &options, &progress, &cancel).await?,
+        };
+        if summary.columns.as_ref().is_some_and(Vec::is_empty) {
+            output.note("keys alone were compared: rows that differ in their values were not looked for");
+        }
+        Ok(told(&summary, &self.out, begun, &next, output))
+    }
+}
+
+fn told(
+    summary: &ScanSummary,
+    out: &std::path::Path,
+    begun: std::time::Instant,
+    next: &str,
+    output: Output,
+) -> ExitCode {
+    let rows = summary.rows_old + summary.rows_new;
+    output.note(&format!("compared {} rows in {:.1} s", grouped(rows), begun.elapsed().as_secs_f64()));
+    let found = Differences::of(summary, out);
+    output.result(summary, |_| {
+        let next = if summary.is_clean() { "nothing differs\n" } else { next };
+        work::differences(&found) + next
+    });
+    if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(failure::DIFFERENCES) }
 }

@@ -3,6 +3,7 @@
 mod bad_manifest;
 mod bad_snapshot;
 mod control_store;
+mod dumps;
 mod exit_status;
 mod findings;
 mod journey;

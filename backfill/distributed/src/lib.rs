@@ -35,6 +35,5 @@ mod scan;
 mod side;
 
 pub use cluster::Cluster;
-pub use dump::{Dump, DumpPair};
 pub use error::{Error, Result};
 pub use scan::{scan, scan_dumps};

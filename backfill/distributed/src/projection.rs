@@ -21,8 +21,8 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use parquet::arrow::ArrowWriter;
 
 use crate::answer::parquet_files;
-use crate::dump::open_side;
 use crate::error::{Error, Result};
+use crate::side::Side;
 
 /// The name under which a query finds the dump.
 pub const TABLE: &str = "old";
@@ -84,7 +84,7 @@ pub async fn project(
     if out.exists() {
         return Err(Error::io("create", out)(std::io::ErrorKind::AlreadyExists.into()));
     }
-    let (side, _) = open_side(dump, None)?;
+    let side = Side::of_folder(dump)?;
     let context = context()?;
     context.register_table(TABLE, side.table(&context)?.into_view()).map_err(Error::plan("read the dump"))?;
     let rows = rows(&context, query, columns).await?;

@@ -13,7 +13,7 @@ use ballista_core::serde::protobuf::CancelJobParams;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use crossfade_backfill::Cancel;
 use crossfade_backfill::findings::{SUMMARY_FILE, ScanSummary};
-use crossfade_backfill::scan::{Comparison, ScanOptions, conclude};
+use crossfade_backfill::scan::{Comparison, Dumps, ScanOptions, conclude};
 use crossfade_backfill::snapshot::SnapshotPair;
 use datafusion::datasource::file_format::format_as_file_type;
 use datafusion::datasource::file_format::parquet::ParquetFormatFactory;
@@ -26,7 +26,6 @@ use datafusion_proto::protobuf::LogicalPlanNode;
 
 use crate::answer::Answer;
 use crate::cluster::Cluster;
-use crate::dump::DumpPair;
 use crate::error::{Error, Result};
 use crate::plan::Question;
 use crate::side::{Side, folder_url};
@@ -62,33 +61,33 @@ pub async fn scan(
     let (old, new) = (Side::of_snapshot(pair.old())?, Side::of_snapshot(pair.new_side())?);
     let key_types = comparison.compared_as();
     let question =
-        Question { old: &old, new: &new, key: &comparison.key, key_types: &key_types, columns: &[] };
+        Question { old: &old, new: &new, key: comparison.key(), key_types: &key_types, columns: &[] };
     run(cluster, &question, &comparison, Some(pair), findings, options, cancel).await
 }
 
-/// Compares two dumps on the cluster: [`scan`] of rows that have no hashes. All columns travel between executors, so where
-/// the same dump is scanned more than once it pays to [import](crossfade_backfill::import) it first.
+/// Compares two dumps on the cluster: [`scan`] of rows that have no hashes, in any order. All columns travel between
+/// executors, so where the same dump is scanned more than once it pays to [import](crossfade_backfill::import) it first.
 ///
 /// # Errors
 ///
-/// What [`scan`] gives; [`Error::KeyNull`]; the errors of
-/// [`import`](crossfade_backfill::import::import) about files.
+/// What [`scan`] gives; [`Error::KeyNull`]; the errors of [`Dumps::open`].
 pub async fn scan_dumps(
     cluster: &Cluster,
-    pair: &DumpPair,
+    dumps: &Dumps,
     findings: &Path,
     options: &ScanOptions,
     cancel: &Cancel,
 ) -> Result<ScanSummary> {
-    let opened = pair.open()?;
-    let comparison = &opened.comparison;
+    let tables = dumps.open()?;
+    let (old, new) = (Side::of_dump(&tables.old)?, Side::of_dump(&tables.new)?);
+    let comparison = &tables.comparison;
     let key_types = comparison.compared_as();
     let question = Question {
-        old: &opened.old,
-        new: &opened.new,
-        key: &comparison.key,
+        old: &old,
+        new: &new,
+        key: comparison.key(),
         key_types: &key_types,
-        columns: &opened.columns,
+        columns: &tables.values,
     };
     run(cluster, &question, comparison, None, findings, options, cancel).await
 }
@@ -107,7 +106,7 @@ async fn run(
     }
     cluster.reach().await?;
     let results = Results::create(findings)?;
-    let context = context(cluster, comparison.rows_old.saturating_add(comparison.rows_new)).await?;
+    let context = context(cluster, comparison.rows()).await?;
     let groups = question.plan(&context)?;
     let written = execute(cluster, &context, groups, &results, cancel, comparison).await?;
     let answer = Answer::open(&results.folder, question, comparison, written)?;
@@ -159,8 +158,7 @@ async fn execute(
         counts = collect(plan.clone(), context.task_ctx()) => counts.map_err(failed)?,
         () = cancel.cancelled() => {
             stop(cluster, plan.as_ref()).await;
-            let rows_total = comparison.rows_old.saturating_add(comparison.rows_new);
-            return Err(crossfade_backfill::Error::Cancelled { rows_done: 0, rows_total }.into());
+            return Err(crossfade_backfill::Error::Cancelled { rows_done: 0, rows_total: comparison.rows() }.into());
         }
     };
     let count = |batch: &arrow::array::RecordBatch| -> u64 {

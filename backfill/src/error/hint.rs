@@ -54,6 +54,16 @@ impl Error {
             Self::DumpAbsent { .. } => {
                 "point at a Parquet file, or at a folder that directly holds some".into()
             }
+            Self::DumpKeyNull { column, .. } => {
+                format!("leave rows whose {column} is null out of the dump: nothing can be said of a row without a key")
+            }
+            Self::DumpKeyOrder { .. } => {
+                "scan it as unordered, or write it again ordered by all key columns, text bytewise".into()
+            }
+            Self::DumpsDiffer { .. } => {
+                "name the columns that both dumps have, or write one of the dumps again with the other's types".into()
+            }
+            Self::DumpColumns { .. } => "name the columns that both dumps have, or write the dump again".into(),
             Self::KeyText { .. } => "give the key's columns one by one, as `inspect` shows them".into(),
             Self::FindingsPresent { .. } => {
                 "choose an empty folder, or delete the old findings first".into()

@@ -9,6 +9,7 @@
 //!
 //! Findings are in key order, and no two chunks share a scope key.
 
+mod checkpoint;
 mod reader;
 mod summary;
 mod writer;
@@ -16,6 +17,7 @@ mod writer;
 pub use reader::{Findings, FindingsChunk, Need};
 pub use summary::{FindingsFile, ScanInput, ScanSummary};
 
+pub(crate) use checkpoint::Cut;
 pub(crate) use summary::FORMAT_VERSION;
 pub(crate) use writer::FindingsWriter;
 

@@ -39,6 +39,9 @@ pub struct ScanSummary {
     pub key: Vec<String>,
     /// The scope columns.
     pub scope: Vec<String>,
+    /// The columns that were compared, where it was not all of a snapshot's; none of them if only keys were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
     /// How many scope keys a chunk has at most.
     pub chunk_keys_max: u64,
     /// Rows in the old snapshot.

@@ -10,8 +10,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use super::SUMMARY_FILE;
+use super::checkpoint::{Checkpoint, Cut};
 use super::summary::{FindingsFile, ScanSummary};
-use crate::durable::{DurableFile, claim, release, write_json};
+use crate::durable::{DurableFile, claim, claim_again, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::snapshot::checksum_text;
@@ -32,7 +33,15 @@ pub(crate) struct FindingsWriter {
     chunk: Option<Chunk>,
     last_scope: Option<Keys>,
     files: Vec<FindingsFile>,
+    /// The findings of the chunk in hand; nothing once there are too many to be held.
+    pending: Option<Vec<RecordBatch>>,
+    pending_rows: usize,
+    checkpoints: u64,
 }
+
+/// Findings of a chunk that are held to go on from. One scope key can have any number of them; a scan of which a chunk has
+/// more than this goes on from where that chunk began.
+const PENDING_ROWS_MAX: usize = 256 * 1024;
 
 struct Chunk {
     file: ArrowWriter<DurableFile>,
@@ -49,11 +58,61 @@ impl FindingsWriter {
         scope: Vec<String>,
         chunk_keys_max: u64,
     ) -> Result<Self> {
+        let writer = Self::of(folder, schema, scope, chunk_keys_max)?;
+        claim(&writer.folder, FILE_PREFIX)?;
+        Checkpoint::remove(&writer.folder)?;
+        Ok(writer)
+    }
+
+    /// Like [`create`](Self::create), but goes on with what a scan of the same things left that was stopped: says where,
+    /// and puts the counts so far into `summary`.
+    pub(crate) fn resume(
+        folder: PathBuf,
+        schema: SchemaRef,
+        scope: Vec<String>,
+        summary: &mut ScanSummary,
+    ) -> Result<(Self, Cut)> {
+        let mut writer = Self::of(folder, schema, scope, summary.chunk_keys_max)?;
+        let Some(resumed) = Checkpoint::read(&writer.folder, summary, &writer.schema) else {
+            claim(&writer.folder, FILE_PREFIX)?;
+            Checkpoint::remove(&writer.folder)?;
+            return Ok((writer, Cut::default()));
+        };
+        let keep: Vec<&str> = resumed.files.iter().map(|file| file.name.as_str()).collect();
+        claim_again(&writer.folder, FILE_PREFIX, &keep)?;
+        writer.files = resumed.files;
+        for batch in &resumed.pending {
+            writer.write(batch)?;
+        }
+        // What was pending was removed, and must be there again before anything else is written.
+        writer.checkpoint(resumed.done, summary)?;
+        Ok((writer, resumed.done))
+    }
+
+    fn of(folder: PathBuf, schema: SchemaRef, scope: Vec<String>, chunk_keys_max: u64) -> Result<Self> {
         if folder.join(SUMMARY_FILE).exists() {
             return Err(Error::FindingsPresent { path: folder });
         }
-        claim(&folder, FILE_PREFIX)?;
-        Ok(Self { folder, schema, scope, chunk_keys_max, chunk: None, last_scope: None, files: Vec::new() })
+        Ok(Self {
+            folder,
+            schema,
+            scope,
+            chunk_keys_max,
+            chunk: None,
+            last_scope: None,
+            files: Vec::new(),
+            pending: Some(Vec::new()),
+            pending_rows: 0,
+            checkpoints: 0,
+        })
+    }
+
+    /// Makes durable that everything before `done` is compared and written.
+    pub(crate) fn checkpoint(&mut self, done: Cut, summary: &ScanSummary) -> Result<()> {
+        let Some(pending) = &self.pending else { return Ok(()) };
+        Checkpoint::write(&self.folder, done, summary, &self.files, pending, self.checkpoints)?;
+        self.checkpoints += 1;
+        Ok(())
     }
 
     /// Writes the next findings.
@@ -89,6 +148,7 @@ impl FindingsWriter {
         self.finish_chunk()?;
         summary.chunks = self.files;
         write_json(&self.folder.join(SUMMARY_FILE), &summary)?;
+        Checkpoint::remove(&self.folder)?;
         release(&self.folder, FILE_PREFIX)?;
         summary.findings = Some(self.folder);
         Ok(summary)
@@ -102,6 +162,13 @@ impl FindingsWriter {
     }
 
     fn append(&mut self, findings: RecordBatch) -> Result<()> {
+        self.pending_rows += findings.num_rows();
+        if self.pending_rows > PENDING_ROWS_MAX {
+            self.pending = None;
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.push(findings.clone());
+        }
         let chunk = self.chunk()?;
         chunk.findings += findings.num_rows() as u64;
         chunk.buffer.push_batch(findings).map_err(Error::arrow("gather findings"))?;
@@ -110,6 +177,7 @@ impl FindingsWriter {
 
     fn finish_chunk(&mut self) -> Result<()> {
         let Some(mut chunk) = self.chunk.take() else { return Ok(()) };
+        (self.pending, self.pending_rows) = (Some(Vec::new()), 0);
         chunk.buffer.finish_buffered_batch().map_err(Error::arrow("gather findings"))?;
         chunk.write_completed()?;
         let file = &mut chunk.file;

@@ -81,7 +81,7 @@ pub fn import(dump: Dump, folder: impl Into<PathBuf>, options: &ImportOptions) -
             writer.write(&batch?)?;
         }
     } else {
-        let mut sorter = Sorter::new(&folder, &dump.key, options.memory_bytes_max)?;
+        let mut sorter = Sorter::new(&folder, dump.key.clone(), options.memory_bytes_max)?;
         for batch in source.batches(&dump.columns) {
             sorter.add(batch?)?;
         }

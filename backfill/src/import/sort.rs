@@ -24,9 +24,9 @@ const COPIES: u64 = 3;
 const RUN_ROWS_MAX: usize = u32::MAX as usize;
 
 /// Takes rows in any order and gives them out by key. Rows of one key keep the order in which they came.
-pub(crate) struct Sorter<'a> {
+pub(crate) struct Sorter {
     folder: PathBuf,
-    key: &'a [String],
+    key: Vec<String>,
     run_bytes_max: u64,
     buffer: Vec<RecordBatch>,
     buffer_bytes: u64,
@@ -34,8 +34,8 @@ pub(crate) struct Sorter<'a> {
     runs: Vec<PathBuf>,
 }
 
-impl<'a> Sorter<'a> {
-    pub(crate) fn new(snapshot: &Path, key: &'a [String], memory_bytes_max: u64) -> Result<Self> {
+impl Sorter {
+    pub(crate) fn new(snapshot: &Path, key: Vec<String>, memory_bytes_max: u64) -> Result<Self> {
         let folder = snapshot.join(FOLDER);
         remove(&folder)?;
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
@@ -86,7 +86,7 @@ impl<'a> Sorter<'a> {
                     }),
                 );
             }
-            Merge::new(readers, self.key)?.run(out)?;
+            Merge::new(readers, &self.key)?.run(out)?;
         }
         remove(&self.folder)
     }
@@ -116,7 +116,7 @@ impl<'a> Sorter<'a> {
         let Some(first) = buffer.first() else { return Ok(None) };
         let rows = concat_batches(&first.schema(), &buffer).map_err(Error::arrow("sort a dump"))?;
         drop(buffer);
-        let keys = keys_of(&rows, self.key)?;
+        let keys = keys_of(&rows, &self.key)?;
         let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
         order.sort_by(|left, right| keys.compare(*left as usize, &keys, *right as usize));
         let sorted =
@@ -125,7 +125,7 @@ impl<'a> Sorter<'a> {
     }
 }
 
-impl Drop for Sorter<'_> {
+impl Drop for Sorter {
     /// After an error the runs are of no use, and large. If they cannot be removed now, the next import does it.
     fn drop(&mut self) {
         let _ = remove(&self.folder);

@@ -1,6 +1,6 @@
 //! The files of a dump as one stream of batches with the columns asked for.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::{
 };
 
 use crate::error::{Error, Result};
+use crate::foreign::parquet_files;
 
 /// The files of a dump.
 pub(super) struct Source {
@@ -130,27 +131,4 @@ impl SourceFile {
     fn corrupt(&self, detail: String) -> Error {
         Error::corrupt(&self.path, None)(detail)
     }
-}
-
-/// A dump's files by name, so that the same dump is always read in the same order.
-fn parquet_files(path: &Path) -> Result<Vec<PathBuf>> {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::DumpAbsent { path: path.to_owned() });
-        }
-        Err(error) => return Err(Error::io("open", path)(error)),
-    };
-    if metadata.is_file() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
-        let path = entry.map_err(Error::io("list", path))?.path();
-        if path.extension().is_some_and(|extension| extension == "parquet") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }

@@ -4,6 +4,7 @@
 //! column. Knows nothing of files.
 
 mod column;
+mod groups;
 
 use std::cmp::Ordering;
 
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::text::value_text;
 use column::KeyColumn;
 pub(crate) use column::key_type;
+pub(crate) use groups::KeyedGroups;
 
 /// The keys of a run of rows.
 #[derive(Debug, Clone)]
@@ -54,6 +56,17 @@ impl Keys {
     /// The key columns as they were read.
     pub(crate) fn arrays(&self) -> &[ArrayRef] {
         &self.arrays
+    }
+
+    /// Keys that are one number, as numbers without a sign in the same order.
+    pub(crate) fn numbers(&self) -> Option<Vec<u64>> {
+        match self.columns.as_slice() {
+            [KeyColumn::Signed(values)] => {
+                Some(values.iter().map(|value| (*value as u64) ^ (1 << 63)).collect())
+            }
+            [KeyColumn::Unsigned(values)] => Some(values.to_vec()),
+            _ => None,
+        }
     }
 
     pub(crate) fn compare(&self, row: usize, other: &Self, other_row: usize) -> Ordering {

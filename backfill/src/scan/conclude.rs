@@ -5,7 +5,7 @@
 //! wrong is refused where that can be seen: each key has one answer, and the rows that are not in the answer are as
 //! many on one side as on the other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
@@ -19,80 +19,35 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::ScanOptions;
 use super::explain::{Explainer, columns_by_cost};
 use super::find::Finder;
+use super::hashed::{common_key_types, empty_summary};
 use super::merge::Mismatch;
 use crate::error::{Error, Result};
-use crate::findings::{FORMAT_VERSION, FindingKind, FindingsWriter, ScanInput, ScanSummary, findings_schema};
+use crate::findings::{FindingKind, FindingsWriter, ScanSummary, findings_schema};
 use crate::import::Sorter;
-use crate::keys::{Keys, key_type, mergeable};
-use crate::row_hash::comparable;
-use crate::snapshot::{Side, SnapshotPair};
+use crate::keys::{Keys, key_type};
+use crate::snapshot::SnapshotPair;
 
 /// The answer's columns behind those of the key.
 const COUNTS: usize = 2;
 
-/// What was compared, by whatever engine.
+/// What is compared, by whatever engine.
 #[derive(Debug, Clone)]
 pub struct Comparison {
-    /// The migration.
-    pub migration: String,
-    /// Hash of the migration's manifest when the rows were read.
-    pub manifest_hash: String,
-    /// The migration's epoch when the rows were read.
-    pub epoch: u64,
-    /// The migration's phase when the rows were read.
-    pub phase: String,
-    /// Whether both sides show the same point in time.
-    pub simultaneous: bool,
-    /// The old side.
-    pub old: ScanInput,
-    /// The new side.
-    pub new: ScanInput,
-    /// The key columns: scope first, then the rest.
-    pub key: Vec<String>,
+    /// The summary of a scan that has found nothing yet.
+    pub(super) summary: ScanSummary,
     /// The types that the key's columns have in findings.
-    pub key_types: Vec<DataType>,
-    /// The scope columns.
-    pub scope: Vec<String>,
-    /// Rows in the old side.
-    pub rows_old: u64,
-    /// Rows in the new side.
-    pub rows_new: u64,
+    pub(super) key_types: Vec<DataType>,
 }
 
 impl Comparison {
-    /// Checks that rows with these columns can be compared, and gives the types that the key's columns have in findings.
-    /// `path` is for messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::KeyColumnAbsent`] or [`Error::SidesDiffer`].
-    pub fn key_types_of(path: &Path, key: &[String], old: &Schema, new: &Schema) -> Result<Vec<DataType>> {
-        if let Some(absent) = key.iter().find(|name| old.column_with_name(name).is_none()) {
-            let names: Vec<&str> = old.fields().iter().map(|field| field.name().as_str()).collect();
-            let (column, found) = (absent.clone(), names.join(", "));
-            return Err(Error::KeyColumnAbsent { column, side: Side::Old, found });
-        }
-        for field in old.fields() {
-            let is_key = key.contains(field.name());
-            let other = new.column_with_name(field.name()).map(|(_, field)| field.data_type());
-            let fits = other.is_some_and(|other| {
-                comparable(field.data_type(), other) && (!is_key || mergeable(field.data_type(), other))
-            });
-            if !fits {
-                let type_text = |data_type: Option<&DataType>| match data_type {
-                    Some(data_type) => format!("{} {data_type}", field.name()),
-                    None => format!("no column {}", field.name()),
-                };
-                let (old, new) = (type_text(Some(field.data_type())), type_text(other));
-                return Err(Error::SidesDiffer {
-                    path: path.to_owned(),
-                    what: "the type of a column",
-                    old,
-                    new,
-                });
-            }
-        }
-        Ok(common_key_types(key, old, new))
+    /// The columns that identify a row: scope first, then the rest.
+    pub fn key(&self) -> &[String] {
+        &self.summary.key
+    }
+
+    /// Rows of both sides.
+    pub fn rows(&self) -> u64 {
+        self.summary.rows_old.saturating_add(self.summary.rows_new)
     }
 
     /// The types as which keys are compared, and by which an engine must group: what is equal there is one key.
@@ -117,53 +72,14 @@ impl Comparison {
     }
 
     fn answer_key(&self) -> Vec<String> {
-        (0..self.key.len()).map(|position| format!("key_{position}")).collect()
-    }
-
-    /// The summary of a scan that has found nothing yet.
-    fn summary(&self, options: &ScanOptions) -> ScanSummary {
-        ScanSummary {
-            format_version: FORMAT_VERSION,
-            writer: concat!("crossfade ", env!("CARGO_PKG_VERSION")).to_owned(),
-            migration: self.migration.clone(),
-            manifest_hash: self.manifest_hash.clone(),
-            epoch: self.epoch,
-            phase: self.phase.clone(),
-            simultaneous: self.simultaneous,
-            old: self.old.clone(),
-            new: self.new.clone(),
-            key: self.key.clone(),
-            scope: self.scope.clone(),
-            chunk_keys_max: options.chunk_keys_max.get(),
-            rows_old: self.rows_old,
-            rows_new: self.rows_new,
-            missing: 0,
-            mismatched: 0,
-            orphaned: 0,
-            duplicated: 0,
-            chunks: Vec::new(),
-            findings: None,
-        }
+        (0..self.key().len()).map(|position| format!("key_{position}")).collect()
     }
 }
 
 impl From<&SnapshotPair> for Comparison {
     fn from(pair: &SnapshotPair) -> Self {
-        let (old, new) = (pair.old().manifest(), pair.new_side().manifest());
-        Self {
-            migration: old.migration.clone(),
-            manifest_hash: old.manifest_hash.clone(),
-            epoch: old.epoch,
-            phase: old.phase.clone(),
-            simultaneous: pair.is_simultaneous(),
-            old: old.into(),
-            new: new.into(),
-            key: old.key.clone(),
-            key_types: common_key_types(&old.key, pair.old().schema(), pair.new_side().schema()),
-            scope: old.scope.clone(),
-            rows_old: old.rows,
-            rows_new: new.rows,
-        }
+        let summary = empty_summary(pair, &ScanOptions::default());
+        Self { summary, key_types: common_key_types(pair) }
     }
 }
 
@@ -185,31 +101,24 @@ pub fn conclude(
     options: &ScanOptions,
 ) -> Result<ScanSummary> {
     let folder = findings.into();
-    let schema = findings_schema(comparison.key.iter().cloned().zip(comparison.key_types.iter().cloned()));
+    let schema = findings_schema(comparison.key().iter().cloned().zip(comparison.key_types.iter().cloned()));
     let mut writer = FindingsWriter::create(
         folder.clone(),
         schema.clone(),
-        comparison.scope.clone(),
+        comparison.summary.scope.clone(),
         options.chunk_keys_max.get(),
     )?;
     let key = comparison.answer_key();
-    let mut sorter = Sorter::new(&folder, &key, options.memory_bytes_max)?;
+    let mut sorter = Sorter::new(&folder, key.clone(), options.memory_bytes_max)?;
     for batch in answer {
         let batch = batch?;
         if batch.num_rows() > 0 {
             sorter.add(batch)?;
         }
     }
-    let columns = explain_from.map(columns_by_cost).unwrap_or_default();
-    let lookup = explain_from.map(|pair| Lookup::new(pair, &columns, &comparison.key_types));
-    let mut conclusion = Conclusion {
-        comparison,
-        schema,
-        lookup,
-        last: None,
-        summary: comparison.summary(options),
-        gone: [0; 2],
-    };
+    let lookup = explain_from.map(|pair| Lookup::new(pair, &comparison.key_types));
+    let summary = ScanSummary { chunk_keys_max: options.chunk_keys_max.get(), ..comparison.summary.clone() };
+    let mut conclusion = Conclusion { comparison, schema, lookup, last: None, summary, gone: [0; 2] };
     sorter.finish(&mut |batch| {
         if let Some(found) = conclusion.add(&batch, &key)? {
             writer.write(&found)?;
@@ -229,11 +138,11 @@ struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    fn new(pair: &'a SnapshotPair, columns: &'a [usize], key_types: &'a [DataType]) -> Self {
+    fn new(pair: &'a SnapshotPair, key_types: &'a [DataType]) -> Self {
         Self {
             old: Finder::new(pair.old(), key_types),
             new: Finder::new(pair.new_side(), key_types),
-            explainer: Explainer::new(pair, columns),
+            explainer: Explainer::new(pair, columns_by_cost(pair)),
             names: pair.old().schema().fields().iter().map(|field| field.name().clone()).collect(),
         }
     }
@@ -330,7 +239,7 @@ impl Conclusion<'_> {
     }
 
     fn columns(&mut self, answer: &RecordBatch, keys: &Keys, kinds: &[FindingKind]) -> Result<ListArray> {
-        let said = answer.column(self.comparison.key.len() + COUNTS).as_list::<i32>();
+        let said = answer.column(self.comparison.key().len() + COUNTS).as_list::<i32>();
         let open: Vec<usize> = (0..kinds.len())
             .filter(|&row| kinds[row] == FindingKind::Mismatched && said.is_null(row))
             .collect();
@@ -365,31 +274,20 @@ impl Conclusion<'_> {
     /// rows of one side were lost on the way does not pass.
     fn check_balance(&self) -> Result<()> {
         let rest = |rows: u64, gone: u64| rows.checked_sub(gone);
-        let old = rest(self.comparison.rows_old, self.gone[0]);
-        let new = rest(self.comparison.rows_new, self.gone[1]);
+        let old = rest(self.summary.rows_old, self.gone[0]);
+        let new = rest(self.summary.rows_new, self.gone[1]);
         if old.is_some() && old == new {
             return Ok(());
         }
         let detail = format!(
             "it leaves {} of {} old rows and {} of {} new ones as equal, which cannot be",
             old.map_or_else(|| "fewer than none".to_owned(), |rows| rows.to_string()),
-            self.comparison.rows_old,
+            self.summary.rows_old,
             new.map_or_else(|| "fewer than none".to_owned(), |rows| rows.to_string()),
-            self.comparison.rows_new
+            self.summary.rows_new
         );
         Err(Error::Answer { detail })
     }
-}
-
-/// The types that key columns of both sides are brought to: their own where they agree.
-fn common_key_types(key: &[String], old: &Schema, new: &Schema) -> Vec<DataType> {
-    key.iter()
-        .filter_map(|name| Some((old.column_with_name(name)?.1, new.column_with_name(name)?.1)))
-        .map(|(old, new)| {
-            let own = old.data_type().clone();
-            if old.data_type() == new.data_type() { own } else { key_type(&own).unwrap_or(own) }
-        })
-        .collect()
 }
 
 /// How many rows of each side have each key.
@@ -417,3 +315,6 @@ fn kind(counts: [u64; COUNTS]) -> Option<FindingKind> {
 fn nothing_wrong(keys: &Keys, row: usize) -> Error {
     Error::Answer { detail: format!("{} is in it, and on neither side", keys.display(row)) }
 }
+
+#[cfg(test)]
+mod tests;

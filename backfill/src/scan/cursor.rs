@@ -4,15 +4,15 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::keys::{Ascent, Keys};
-use crate::snapshot::{Hashes, RowGroups};
+use super::marks::Marks;
+use crate::keys::{Ascent, KeyedGroups, Keys};
 
 /// Rows that were read together. Each key is there once.
 #[derive(Debug, Clone)]
-pub(super) struct Run {
+pub(super) struct Run<M> {
     pub(super) keys: Keys,
-    pub(super) hashes: Hashes,
-    /// Keys that more rows have, ascending. Their hash is their first row's.
+    pub(super) marks: M,
+    /// Keys that more rows have, ascending. Their mark is their first row's.
     duplicated: Vec<usize>,
     rows: RunRows,
     /// How many rows of the snapshot it stands for.
@@ -27,20 +27,20 @@ enum RunRows {
 }
 
 /// One side's rows of a key range as runs of unique, strictly ascending keys.
-pub(super) struct Cursor<'a> {
-    groups: &'a RowGroups<'a>,
+pub(super) struct Cursor<'a, G: KeyedGroups> {
+    groups: &'a G,
     rest: Range<u64>,
-    ahead: Option<Run>,
+    ahead: Option<Run<G::Load>>,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a, G: KeyedGroups<Load: Marks>> Cursor<'a, G> {
     /// A cursor over these rows. No key may have rows both inside and outside.
-    pub(super) fn new(groups: &'a RowGroups<'a>, rows: Range<u64>) -> Self {
+    pub(super) fn new(groups: &'a G, rows: Range<u64>) -> Self {
         Self { groups, rest: rows, ahead: None }
     }
 
     /// The next run, or nothing after the last.
-    pub(super) fn next(&mut self) -> Result<Option<Run>> {
+    pub(super) fn next(&mut self) -> Result<Option<Run<G::Load>>> {
         let Some(mut run) = (match self.ahead.take() {
             Some(run) => Some(run),
             None => self.load()?,
@@ -66,44 +66,44 @@ impl<'a> Cursor<'a> {
                 }
                 Ordering::Greater => {
                     let row = next.row(0);
-                    let group = self.groups.group(self.groups.at_row(row));
-                    return Err(group.out_of_order(row, next.keys.display(0), run.keys.display(last)));
+                    return Err(self.groups.out_of_order(row, next.keys.display(0), run.keys.display(last)));
                 }
             }
         }
         Ok(Some(run))
     }
 
-    fn load(&mut self) -> Result<Option<Run>> {
+    fn load(&mut self) -> Result<Option<Run<G::Load>>> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let index = self.groups.at_row(self.rest.start);
-        let group = self.groups.group(index);
-        let (keys, hashes) = self.groups.load(index)?;
+        let (group_start, group_end) = (self.groups.starts()[index], self.groups.starts()[index + 1]);
+        let (keys, marks) = self.groups.load(index)?;
         let first_row = self.rest.start;
-        let start = (first_row - group.rows().start) as usize;
-        let rows = (group.rows().end.min(self.rest.end) - first_row) as usize;
+        let start = (first_row - group_start) as usize;
+        let rows = (group_end.min(self.rest.end) - first_row) as usize;
         self.rest.start += rows as u64;
-        let (keys, hashes) = (keys.slice(start, rows), hashes.slice(start, rows));
+        let (keys, marks) = (keys.slice(start, rows), marks.slice(start, rows));
         match keys.ascent() {
             Ascent::Strict => {
                 let (duplicated, rows) = (Vec::new(), RunRows::From(first_row));
-                Ok(Some(Run { rows_read: keys.rows() as u64, keys, hashes, duplicated, rows }))
+                Ok(Some(Run { rows_read: keys.rows() as u64, keys, marks, duplicated, rows }))
             }
             Ascent::WithDuplicates => {
-                Run::of_unique(&keys, &hashes, first_row, self.groups.names()).map(Some)
+                Run::of_unique(&keys, &marks, first_row, self.groups.names()).map(Some)
             }
             Ascent::BrokenAt(row) => {
-                Err(group.out_of_order(first_row + row as u64, keys.display(row), keys.display(row - 1)))
+                let row_number = first_row + row as u64;
+                Err(self.groups.out_of_order(row_number, keys.display(row), keys.display(row - 1)))
             }
         }
     }
 }
 
-impl Run {
+impl<M: Marks> Run<M> {
     pub(super) fn len(&self) -> usize {
-        self.hashes.len()
+        self.keys.rows()
     }
 
     pub(super) fn rows_read(&self) -> u64 {
@@ -129,10 +129,10 @@ impl Run {
     }
 
     /// Keeps the first row of each key, and which had more.
-    fn of_unique(keys: &Keys, hashes: &Hashes, first_row: u64, names: &[String]) -> Result<Self> {
-        let mut kept: Vec<u32> = Vec::with_capacity(hashes.len());
+    fn of_unique(keys: &Keys, marks: &M, first_row: u64, names: &[String]) -> Result<Self> {
+        let mut kept: Vec<u32> = Vec::with_capacity(keys.rows());
         let mut duplicated = Vec::new();
-        for row in 0..hashes.len() {
+        for row in 0..keys.rows() {
             if row > 0 && keys.compare(row - 1, keys, row).is_eq() {
                 let last = kept.len() - 1;
                 if duplicated.last() != Some(&last) {
@@ -144,9 +144,9 @@ impl Run {
         }
         Ok(Self {
             keys: keys.take(&kept, names)?,
-            hashes: kept.iter().map(|row| hashes.get(*row as usize)).collect(),
+            marks: marks.take(&kept),
             duplicated,
-            rows_read: hashes.len() as u64,
+            rows_read: keys.rows() as u64,
             rows: RunRows::At(kept.iter().map(|row| first_row + u64::from(*row)).collect()),
         })
     }
@@ -161,7 +161,7 @@ impl Run {
         let rows = self.len() - 1;
         Self {
             keys: self.keys.slice(1, rows),
-            hashes: self.hashes.slice(1, rows),
+            marks: self.marks.slice(1, rows),
             duplicated: self.duplicated.into_iter().filter_map(|index| index.checked_sub(1)).collect(),
             rows_read: self.rows_read,
             rows: match self.rows {

@@ -14,7 +14,7 @@ use super::merge::Mismatch;
 pub(super) struct Explainer<'a> {
     pair: &'a SnapshotPair,
     /// Columns outside the key, cheapest first.
-    columns: &'a [usize],
+    columns: Vec<usize>,
     old: Pages<'a>,
     new: Pages<'a>,
 }
@@ -37,7 +37,7 @@ pub(super) fn columns_by_cost(pair: &SnapshotPair) -> Vec<usize> {
 }
 
 impl<'a> Explainer<'a> {
-    pub(super) fn new(pair: &'a SnapshotPair, columns: &'a [usize]) -> Self {
+    pub(super) fn new(pair: &'a SnapshotPair, columns: Vec<usize>) -> Self {
         Self { pair, columns, old: Pages::new(pair.old()), new: Pages::new(pair.new_side()) }
     }
 
@@ -49,7 +49,7 @@ impl<'a> Explainer<'a> {
             .enumerate()
             .map(|(index, mismatch)| Open { index, mismatch: *mismatch })
             .collect();
-        for &position in self.columns {
+        for &position in &self.columns {
             if open.is_empty() {
                 break;
             }

@@ -3,7 +3,7 @@
 use arrow::datatypes::DataType;
 
 use crate::error::Result;
-use crate::keys::Keys;
+use crate::keys::{KeyedGroups, Keys};
 use crate::snapshot::{Hashes, RowGroups, Snapshot};
 
 /// Finds rows by key. Each key must be greater than the one before: a snapshot is gone through once.
@@ -41,7 +41,7 @@ impl<'a> Finder<'a> {
                     if within < held.keys.rows() {
                         let here = held.keys.compare(within, keys, row).is_eq();
                         let place = Place {
-                            row: self.groups.first_row(held.group) + within as u64,
+                            row: self.groups.starts()[held.group] + within as u64,
                             hash: held.hashes.get(within),
                         };
                         return Ok(here.then_some(place));

@@ -9,19 +9,30 @@
 //! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
 //! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
 
+mod columns;
 mod conclude;
 mod cursor;
+mod dumps;
 mod engine;
 mod explain;
 mod find;
+mod hashed;
+mod marks;
 mod merge;
+mod ordered;
 mod plan;
+mod rows;
+mod unordered;
+mod watch;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use conclude::{Comparison, conclude};
+pub use dumps::{Compared, DumpOrder, DumpOrigin, DumpTable, DumpTables, Dumps};
+pub use watch::{watch, watch_dumps};
 
 use crate::error::Result;
 use crate::findings::ScanSummary;
@@ -33,6 +44,12 @@ const CHUNK_KEYS_MAX: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
 /// Memory for runs of keys and hashes. It is far above what our own snapshots need with a few dozen threads.
 const MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
+/// Memory for rows in no order: enough for tens of millions without a disk.
+const UNORDERED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// A killed scan loses this much at most. What it costs is a few small files.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
 /// How a scan runs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -43,15 +60,21 @@ pub struct ScanOptions {
     pub chunk_keys_max: NonZeroU64,
     /// How many bytes the runs in memory may take together; binds the number of threads. One thread always runs.
     pub memory_bytes_max: u64,
+    /// How many bytes a scan of unordered dumps may hold; what does not fit waits on the disk, beside the findings.
+    pub unordered_bytes_max: u64,
+    /// How often it is made durable how far the scan is, for a scan that is killed to go on from.
+    pub checkpoint_every: Duration,
 }
 
 impl Default for ScanOptions {
-    /// All of the machine's threads, chunks of 10,000 scope keys, 512 MiB.
+    /// All of the machine's threads, chunks of 10,000 scope keys, 512 MiB for what is ordered and 1 GiB for what is not.
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             chunk_keys_max: CHUNK_KEYS_MAX,
             memory_bytes_max: MEMORY_BYTES_MAX,
+            unordered_bytes_max: UNORDERED_BYTES_MAX,
+            checkpoint_every: CHECKPOINT_EVERY,
         }
     }
 }
@@ -87,8 +110,37 @@ pub fn scan(
     options: &ScanOptions,
     progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
 ) -> Result<ScanSummary> {
-    engine::run(pair, findings.into(), options, progress)
+    hashed::run(pair, findings.into(), options, progress)
 }
 
+/// Compares two dumps that other tools wrote, and writes what it finds like [`scan`].
+///
+/// # Errors
+///
+/// [`Error::DumpAbsent`], [`Error::DumpColumns`] or [`Error::DumpsDiffer`] if there is nothing that could be compared;
+/// [`Error::FileCorrupt`], [`Error::DumpKeyNull`] or [`Error::DumpKeyOrder`], naming file and row group;
+/// [`Error::FindingsPresent`], [`Error::Cancelled`], [`Error::Io`] or [`Error::DiskFull`] as for [`scan`].
+///
+/// [`Error::DumpAbsent`]: crate::Error::DumpAbsent
+/// [`Error::DumpColumns`]: crate::Error::DumpColumns
+/// [`Error::DumpsDiffer`]: crate::Error::DumpsDiffer
+/// [`Error::FileCorrupt`]: crate::Error::FileCorrupt
+/// [`Error::DumpKeyNull`]: crate::Error::DumpKeyNull
+/// [`Error::DumpKeyOrder`]: crate::Error::DumpKeyOrder
+/// [`Error::FindingsPresent`]: crate::Error::FindingsPresent
+/// [`Error::Cancelled`]: crate::Error::Cancelled
+/// [`Error::Io`]: crate::Error::Io
+/// [`Error::DiskFull`]: crate::Error::DiskFull
+pub fn scan_dumps(
+    dumps: &Dumps,
+    findings: impl Into<PathBuf>,
+    options: &ScanOptions,
+    progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
+) -> Result<ScanSummary> {
+    dumps::run(dumps, findings.into(), options, progress)
+}
+
+#[cfg(test)]
+mod dump_tests;
 #[cfg(test)]
 mod tests;

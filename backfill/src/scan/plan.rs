@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::snapshot::RowGroups;
+use crate::findings::Cut;
+use crate::keys::KeyedGroups;
 
-/// Ranges per thread, so that threads that get slower ranges do not hold up the end for long.
+/// Ranges per thread at least, so that threads that get slower ranges do not hold up the end for long.
 const RANGES_PER_THREAD: usize = 4;
 
 /// Row groups per range at most. A range's end reads one row group of the other side twice; and what a range has found
@@ -20,14 +21,17 @@ pub(super) struct KeyRange {
 }
 
 /// All rows of both sides, cut into ranges.
-pub(super) fn key_ranges(old: &RowGroups<'_>, new: &RowGroups<'_>, threads: usize) -> Result<Vec<KeyRange>> {
+pub(super) fn key_ranges<G: KeyedGroups>(old: &G, new: &G, threads: usize) -> Result<Vec<KeyRange>> {
     let by_old = old.len() >= new.len();
     let (base, other) = if by_old { (old, new) } else { (new, old) };
-    let length = (base.len() / (threads * RANGES_PER_THREAD)).clamp(1, RANGE_ROW_GROUPS_MAX);
+    // Threads take turns, so that their number should divide that of the ranges.
+    let count = base.len().div_ceil(RANGE_ROW_GROUPS_MAX).max(threads * RANGES_PER_THREAD);
+    let count = count.next_multiple_of(threads).min(base.len()).max(1);
 
-    let mut ranges = Vec::new();
+    let mut ranges = Vec::with_capacity(count);
     let mut start = (0, 0);
-    for group in (length..base.len()).step_by(length) {
+    for range in 1..count {
+        let group = range * base.len() / count;
         let cut = base.first_key(group)?;
         let end = (base.lower_bound(&cut, group)?, other.lower_bound(&cut, group)?);
         ranges.push((start.0..end.0, start.1..end.1));
@@ -42,4 +46,23 @@ pub(super) fn key_ranges(old: &RowGroups<'_>, new: &RowGroups<'_>, threads: usiz
             },
         )
         .collect())
+}
+
+/// The ranges without what comes before a place.
+pub(super) fn after(ranges: Vec<KeyRange>, done: Cut) -> Vec<KeyRange> {
+    ranges
+        .into_iter()
+        .map(|range| KeyRange {
+            old: range.old.start.max(done.old)..range.old.end.max(done.old),
+            new: range.new.start.max(done.new)..range.new.end.max(done.new),
+        })
+        .filter(|range| !range.old.is_empty() || !range.new.is_empty())
+        .collect()
+}
+
+impl KeyRange {
+    /// Where it ends.
+    pub(super) fn end(&self) -> Cut {
+        Cut { old: self.old.end, new: self.new.end }
+    }
 }

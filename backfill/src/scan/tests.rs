@@ -14,16 +14,16 @@ use crate::findings::{FindingKind, Findings, Need};
 use crate::snapshot::{Layout, Side};
 use crate::testing::{KEY_SHAPES, Key, Values, key_columns, write_side};
 
-type Rows = Vec<(Key, Values)>;
+pub(super) type Rows = Vec<(Key, Values)>;
 
 /// A finding as text: key, kind, differing columns.
-type Finding = (String, FindingKind, Vec<String>);
+pub(super) type Finding = (String, FindingKind, Vec<String>);
 
-fn quiet(_: Progress) -> ControlFlow<()> {
+pub(super) fn quiet(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn options(threads: usize, chunk_keys_max: u64) -> ScanOptions {
+pub(super) fn options(threads: usize, chunk_keys_max: u64) -> ScanOptions {
     ScanOptions {
         threads: NonZeroUsize::new(threads).unwrap(),
         chunk_keys_max: NonZeroU64::new(chunk_keys_max).unwrap(),
@@ -45,7 +45,7 @@ fn key_text(keys: &[Key]) -> Vec<String> {
 }
 
 /// What a scan should find, found the simplest way there is.
-fn naive(old: &Rows, new: &Rows) -> Vec<Finding> {
+pub(super) fn naive(old: &Rows, new: &Rows) -> Vec<Finding> {
     let mut keys: BTreeMap<&Key, (Vec<&Values>, Vec<&Values>)> = BTreeMap::new();
     for (key, values) in old {
         keys.entry(key).or_default().0.push(values);
@@ -84,7 +84,7 @@ fn naive(old: &Rows, new: &Rows) -> Vec<Finding> {
         .collect()
 }
 
-fn read(findings: &Findings) -> Vec<Finding> {
+pub(super) fn read(findings: &Findings) -> Vec<Finding> {
     let mut all = Vec::new();
     for chunk in 0..findings.chunks() {
         for batch in findings.findings(chunk).unwrap() {
@@ -104,7 +104,7 @@ fn read(findings: &Findings) -> Vec<Finding> {
     all
 }
 
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -172,7 +172,7 @@ fn check(old: &Rows, new: &Rows, row_group_rows_max: usize, chunk_keys_max: u64)
     assert_eq!(files(&one), files(&three));
 }
 
-fn values() -> impl Strategy<Value = Values> {
+pub(super) fn values() -> impl Strategy<Value = Values> {
     let amount =
         prop_oneof![Just(None), Just(Some(f64::NAN)), Just(Some(-0.0)), Just(Some(0.0)), Just(Some(1.5))];
     let plan = prop_oneof![Just(None), Just(Some(String::new())), Just(Some("basic".to_owned()))];
@@ -197,7 +197,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-fn sides() -> impl Strategy<Value = (Rows, Rows)> {
+pub(super) fn sides() -> impl Strategy<Value = (Rows, Rows)> {
     let row = (0..300_u16, values(), fate());
     let orphan = (0..400_u16, values());
     (0..KEY_SHAPES, prop::collection::vec(row, 0..200), prop::collection::vec(orphan, 0..20)).prop_map(
@@ -238,7 +238,7 @@ proptest! {
     }
 }
 
-fn plain(ids: impl IntoIterator<Item = i64>) -> Rows {
+pub(super) fn plain(ids: impl IntoIterator<Item = i64>) -> Rows {
     let values = Values { plan: Some("basic".into()), quantity: 1, amount: Some(1.0) };
     ids.into_iter().map(|id| (Key::Int(id), values.clone())).collect()
 }

@@ -5,9 +5,9 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
 
 /// Some column chunks of a file in memory, for a decoder that asks by the file's offsets.
-pub(super) struct ChunkBytes {
-    pub(super) file_bytes: u64,
-    pub(super) chunks: Vec<(u64, Bytes)>,
+pub(crate) struct ChunkBytes {
+    pub(crate) file_bytes: u64,
+    pub(crate) chunks: Vec<(u64, Bytes)>,
 }
 
 impl ChunkBytes {

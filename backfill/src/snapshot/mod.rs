@@ -20,11 +20,13 @@ pub use pair::{Requirements, SnapshotPair};
 pub use reader::Snapshot;
 pub use writer::{SnapshotHeader, SnapshotWriter};
 
+pub(crate) use chunk_bytes::ChunkBytes;
 pub(crate) use file::{DataFile, PageMetadata};
 pub(crate) use hashes::Hashes;
 #[cfg(test)]
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
+pub(crate) use positioned::Positioned;
 pub(crate) use row_groups::RowGroups;
 pub(crate) use writer::discard;
 

@@ -11,22 +11,22 @@ use parquet::file::reader::{ChunkReader, Length};
 
 /// A file that is read by position.
 #[derive(Debug, Clone)]
-pub(super) struct Positioned {
+pub(crate) struct Positioned {
     file: Arc<File>,
     bytes: u64,
 }
 
 impl Positioned {
-    pub(super) fn new(file: File) -> io::Result<Self> {
+    pub(crate) fn new(file: File) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
         Ok(Self { file: Arc::new(file), bytes })
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.bytes
     }
 
-    pub(super) fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
+    pub(crate) fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
         // A length out of a damaged footer must not be allocated before it is found impossible.
         if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
             return Err(io::Error::new(
@@ -100,7 +100,7 @@ impl ChunkReader for Positioned {
 }
 
 /// A cursor of one reader over a [`Positioned`] file.
-pub(super) struct PositionedRead {
+pub(crate) struct PositionedRead {
     file: Positioned,
     position: u64,
     buffer: Bytes,

@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 
 use super::{DataFile, Hashes, Snapshot};
 use crate::error::{Error, Result};
-use crate::keys::{Ascent, Keys};
+use crate::keys::{Ascent, KeyedGroups, Keys};
 
 /// A row group of a snapshot.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +20,11 @@ pub(crate) struct RowGroup<'a> {
 /// A snapshot as its row groups, in order.
 pub(crate) struct RowGroups<'a> {
     groups: Vec<RowGroup<'a>>,
+    /// Where each row group begins, and then where the last one ends.
+    starts: Vec<u64>,
     names: &'a [String],
     /// The types that both sides' key columns are brought to.
     key_types: &'a [DataType],
-    rows: u64,
     /// The first key of each row group, where the footers say it.
     first_keys: Option<Keys>,
 }
@@ -31,32 +32,14 @@ pub(crate) struct RowGroups<'a> {
 impl<'a> RowGroups<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, key_types: &'a [DataType]) -> Self {
         let files = snapshot.files();
-        let groups =
-            files.iter().flat_map(|file| (0..file.row_groups()).map(move |index| RowGroup { file, index }));
+        let groups: Vec<RowGroup<'_>> = files
+            .iter()
+            .flat_map(|file| (0..file.row_groups()).map(move |index| RowGroup { file, index }))
+            .collect();
+        let starts = groups.iter().map(|group| group.rows().start).chain([snapshot.rows()]).collect();
         let names = &snapshot.manifest().key;
         let first_keys = first_keys(files, names, key_types);
-        Self { groups: groups.collect(), names, key_types, rows: snapshot.rows(), first_keys }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.groups.len()
-    }
-
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    pub(crate) fn group(&self, index: usize) -> RowGroup<'a> {
-        self.groups[index]
-    }
-
-    /// The key columns' names.
-    pub(crate) fn names(&self) -> &'a [String] {
-        self.names
-    }
-
-    pub(crate) fn first_row(&self, index: usize) -> u64 {
-        self.groups.get(index).map_or(self.rows, |group| group.rows().start)
+        Self { groups, starts, names, key_types, first_keys }
     }
 
     pub(crate) fn scan_bytes_max(&self) -> u64 {
@@ -67,46 +50,9 @@ impl<'a> RowGroups<'a> {
         Ok(self.load(index)?.0)
     }
 
-    /// The first key of a row group, as the only one.
-    pub(crate) fn first_key(&self, index: usize) -> Result<Keys> {
-        match &self.first_keys {
-            Some(keys) => Ok(keys.slice(index, 1)),
-            None => Ok(self.keys(index)?.slice(0, 1)),
-        }
-    }
-
     /// The first key of a row group, as the only one, where the footers say it.
     pub(crate) fn known_first_key(&self, index: usize) -> Option<Keys> {
         self.first_keys.as_ref().map(|keys| keys.slice(index, 1))
-    }
-
-    /// The first row whose key is not smaller than the only one in `key`. `guess` is a row group that is probably near:
-    /// the two sides of a pair are much alike, so that from there it is a step or two, where bisecting would read a dozen
-    /// row groups.
-    pub(crate) fn lower_bound(&self, key: &Keys, guess: usize) -> Result<u64> {
-        // Row groups below `low` begin with a smaller key, those from `high` on do not.
-        let (mut low, mut high) = (0, self.len());
-        let mut step = 1;
-        let mut probe = guess;
-        while low < high {
-            probe = probe.clamp(low, high - 1);
-            if self.first_key(probe)?.compare(0, key, 0).is_lt() {
-                low = probe + 1;
-            } else {
-                high = probe;
-            }
-            // Steps double away from the guess until the bound lies between two probes, and then halve.
-            probe = match (low == 0, high == self.len()) {
-                (false, true) => low + step,
-                (true, false) => high.saturating_sub(step),
-                _ => low + (high - low) / 2,
-            };
-            step *= 2;
-        }
-        // The row is in the last row group that begins with a smaller key, or directly behind it.
-        let Some(group) = low.checked_sub(1) else { return Ok(0) };
-        let within = self.keys(group)?.lower_bound(key, 0);
-        Ok(self.first_row(group) + within as u64)
     }
 
     /// The rows that have the only key in `key`.
@@ -115,7 +61,7 @@ impl<'a> RowGroups<'a> {
         let mut end = start;
         for index in self.at_row(start)..self.len() {
             let keys = self.keys(index)?;
-            let first = (end - self.first_row(index)) as usize;
+            let first = (end - self.starts[index]) as usize;
             let equal = (first..keys.rows()).take_while(|&row| keys.compare(row, key, 0).is_eq()).count();
             end += equal as u64;
             if first + equal < keys.rows() {
@@ -124,13 +70,28 @@ impl<'a> RowGroups<'a> {
         }
         Ok(start..end)
     }
+}
 
-    pub(crate) fn at_row(&self, row: u64) -> usize {
-        self.groups.partition_point(|group| group.rows().end <= row)
+impl KeyedGroups for RowGroups<'_> {
+    type Load = Hashes;
+
+    fn starts(&self) -> &[u64] {
+        &self.starts
     }
 
-    pub(crate) fn load(&self, index: usize) -> Result<(Keys, Hashes)> {
-        let group = self.groups[index];
+    fn names(&self) -> &[String] {
+        self.names
+    }
+
+    fn first_key(&self, group: usize) -> Result<Keys> {
+        match &self.first_keys {
+            Some(keys) => Ok(keys.slice(group, 1)),
+            None => Ok(self.keys(group)?.slice(0, 1)),
+        }
+    }
+
+    fn load(&self, group: usize) -> Result<(Keys, Hashes)> {
+        let group = self.groups[group];
         let columns = group.file.scan_columns(group.index)?;
         let arrays = columns
             .keys
@@ -144,6 +105,11 @@ impl<'a> RowGroups<'a> {
             .collect::<Result<Vec<_>, _>>()
             .map_err(Error::arrow("bring keys to a common type"))?;
         Ok((Keys::new(arrays, columns.hashes.len(), self.names)?, columns.hashes))
+    }
+
+    fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
+        let file = self.groups[self.at_row(row)].file;
+        Error::KeyOrder { path: file.path().to_owned(), row: row - file.rows().start, key, previous }
     }
 }
 
@@ -165,15 +131,6 @@ fn first_keys(files: &[DataFile], names: &[String], key_types: &[DataType]) -> O
 impl RowGroup<'_> {
     pub(crate) fn rows(&self) -> Range<u64> {
         self.file.row_group_rows(self.index)
-    }
-
-    pub(crate) fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
-        Error::KeyOrder {
-            path: self.file.path().to_owned(),
-            row: row - self.file.rows().start,
-            key,
-            previous,
-        }
     }
 }
 

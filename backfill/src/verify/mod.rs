@@ -6,7 +6,6 @@
 
 mod confirm;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::export::{Exported, export};
 use crate::findings::{FindingKind, Findings, ScanSummary};
 use crate::migration::Migration;
-use crate::progress::{Meter, Progress, Stage};
-use crate::scan::{ScanOptions, scan};
+use crate::progress::Progress;
+use crate::scan::{ScanOptions, watch};
 use crate::snapshot::SnapshotPair;
 use crate::workspace::Round;
 
@@ -208,34 +207,9 @@ pub(crate) async fn scan_pair(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<ScanSummary> {
-    let total = pair.old().rows() + pair.new_side().rows();
-    let meter = Meter::new(progress, Stage::Scan, 0, Some(total));
-    let (tell, mut told) = tokio::sync::watch::channel(0_u64);
-    let (options, stop) = (options.clone(), cancel.clone());
-    let scanning = tokio::task::spawn_blocking(move || {
-        scan(&pair, findings, &options, &|progress| {
-            // Threads report in any order; the bar only grows.
-            tell.send_if_modified(|done| {
-                let grows = progress.rows_done > *done;
-                *done = progress.rows_done.max(*done);
-                grows
-            });
-            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-    });
-    // The scan drops its end when it is through.
-    while told.changed().await.is_ok() {
-        meter.at(*told.borrow_and_update());
-    }
-    let summary = scanning.await.map_err(|_| Error::WorkerLost)?;
-    match summary {
+    match watch(pair, findings, options, progress, cancel).await {
         Err(Error::Cancelled { .. }) => Err(Error::Stopped { what: "scan" }),
-        Ok(summary) => {
-            meter.at(total);
-            meter.finish();
-            Ok(summary)
-        }
-        Err(error) => Err(error),
+        done => done,
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod generate;
+mod pages;
 
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
-use crossfade_backfill::scan::{ScanOptions, scan};
+use crossfade_backfill::findings::ScanSummary;
+use crossfade_backfill::scan::{Compared, DumpOrder, DumpOrigin, Dumps, ScanOptions, scan, scan_dumps};
 use crossfade_backfill::snapshot::SnapshotPair;
 
 #[derive(Parser)]
@@ -34,24 +36,77 @@ enum Command {
         #[arg(long, default_value = "2")]
         threads: NonZeroUsize,
     },
+    /// Only decompresses the pages of two files, by the Parquet library: what any comparison of all columns takes.
+    Pages {
+        /// The old file.
+        old: PathBuf,
+        /// The new file.
+        new: PathBuf,
+        /// Threads.
+        #[arg(long, default_value = "2")]
+        threads: NonZeroUsize,
+    },
+    /// Scans two dumps of other tools and prints the figures as JSON.
+    Dumps {
+        /// The old dump.
+        old: PathBuf,
+        /// The new dump.
+        new: PathBuf,
+        /// Folder for the findings; replaced.
+        findings: PathBuf,
+        /// Threads that compare.
+        #[arg(long, default_value = "2")]
+        threads: NonZeroUsize,
+        /// Compare keys alone.
+        #[arg(long)]
+        keys_only: bool,
+        /// Memory for what is not in key order, in MiB.
+        #[arg(long, default_value_t = 1024)]
+        memory: u64,
+    },
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Generate { folder, rows } => Ok(generate::pair(&folder, rows)?),
         Command::Scan { folder, findings, threads } => run_scan(&folder, &findings, threads),
+        Command::Pages { old, new, threads } => pages::run(&[old, new], threads),
+        Command::Dumps { old, new, findings, threads, keys_only, memory } => {
+            let mut options = ScanOptions::default();
+            options.threads = threads;
+            options.unordered_bytes_max = memory << 20;
+            let dumps = Dumps {
+                old,
+                new,
+                key: vec!["id".into()],
+                scope_columns: 1,
+                compared: if keys_only { Compared::Keys } else { Compared::AllColumns },
+                order: DumpOrder::Detect,
+                origin: DumpOrigin::default(),
+            };
+            timed(&findings, || scan_dumps(&dumps, &findings, &options, &|_| ControlFlow::Continue(())))
+        }
     }
 }
 
 fn run_scan(folder: &Path, findings: &Path, threads: NonZeroUsize) -> Result<(), Box<dyn Error>> {
+    let mut options = ScanOptions::default();
+    options.threads = threads;
+    timed(findings, || {
+        let pair = SnapshotPair::open(folder)?;
+        scan(&pair, findings, &options, &|_| ControlFlow::Continue(()))
+    })
+}
+
+fn timed(
+    findings: &Path,
+    run: impl FnOnce() -> crossfade_backfill::Result<ScanSummary>,
+) -> Result<(), Box<dyn Error>> {
     if findings.exists() {
         std::fs::remove_dir_all(findings)?;
     }
-    let mut options = ScanOptions::default();
-    options.threads = threads;
     let start = Instant::now();
-    let pair = SnapshotPair::open(folder)?;
-    let summary = scan(&pair, findings, &options, &|_| ControlFlow::Continue(()))?;
+    let summary = run()?;
     let seconds = start.elapsed().as_secs_f64();
     let figures = serde_json::json!({
         "seconds": seconds,
@@ -70,7 +125,7 @@ fn run_scan(folder: &Path, findings: &Path, threads: NonZeroUsize) -> Result<(),
 }
 
 /// The most memory this process has held, by the kernel's count.
-fn memory_bytes_max() -> Result<u64, Box<dyn Error>> {
+pub(crate) fn memory_bytes_max() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line =
         status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("the kernel does not count memory")?;
@@ -86,7 +141,7 @@ fn bytes_read() -> Result<u64, Box<dyn Error>> {
 }
 
 /// The processor time of all threads of this process: what the scan costs where it has to share the machine.
-fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+pub(crate) fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The program's name is in parentheses and may hold anything; user and system time are 12 and 13 fields behind it.
     let fields = stat.rsplit_once(')').ok_or("the kernel's times are unreadable")?.1;

@@ -138,7 +138,7 @@ async fn a_projection_without_rows_still_has_columns() {
     let out = folder.path().join("out");
     let projected = run(folder.path(), "select id from old where id < 0", None, &out).await.unwrap();
     assert_eq!(projected.rows, 0);
-    let (side, _) = open_side(&out, None).unwrap();
+    let side = Side::of_folder(&out).unwrap();
     assert_eq!(side.data_type("id"), Some(&DataType::Int64));
 }
 

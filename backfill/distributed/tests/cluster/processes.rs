@@ -20,7 +20,17 @@ pub(crate) struct Processes {
 impl Processes {
     /// Starts them, and waits until both executors are known to the scheduler.
     pub(crate) fn start() -> Self {
-        let [scheduler_port, ports @ ..] = free_ports::<5>();
+        Self::with_executors(free_ports::<5>())
+    }
+
+    /// Starts a scheduler that has nobody to give work to.
+    pub(crate) fn without_executors() -> Self {
+        Self::with_executors(free_ports::<1>())
+    }
+
+    /// A scheduler on the first of the ports, and an executor for each two of the others.
+    fn with_executors<const N: usize>(ports: [u16; N]) -> Self {
+        let (scheduler_port, ports) = (ports[0], &ports[1..]);
         let folder = tempfile::tempdir().unwrap();
         let scheduler = Program::at(built("scheduler")).args([HOST, &scheduler_port.to_string()]).spawn();
         scheduler.stdout_line("listening on");

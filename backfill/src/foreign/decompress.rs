@@ -1,0 +1,50 @@
+//! Pages, decompressed into buffers that are used again.
+
+use parquet::basic::Compression;
+
+/// What decompresses pages. Each thread has one.
+#[derive(Default)]
+pub(crate) struct Decompressor {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    snappy: snap::raw::Decoder,
+}
+
+/// How pages are compressed, where this can undo it without the decoder of the Parquet library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Stored,
+    Snappy,
+    Zstd,
+}
+
+impl Codec {
+    pub(crate) fn of(compression: Compression) -> Option<Self> {
+        match compression {
+            Compression::UNCOMPRESSED => Some(Self::Stored),
+            Compression::SNAPPY => Some(Self::Snappy),
+            Compression::ZSTD(_) => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+impl Decompressor {
+    /// Decompresses `stored` to exactly the length of `into`; nothing if it does not have that length, or is damaged.
+    pub(crate) fn decompress(&mut self, codec: Codec, stored: &[u8], into: &mut [u8]) -> Option<()> {
+        let length = match codec {
+            Codec::Stored => {
+                into.get_mut(..stored.len())?.copy_from_slice(stored);
+                stored.len()
+            }
+            Codec::Snappy => self.snappy.decompress(stored, into).ok()?,
+            Codec::Zstd => {
+                let zstd = match &mut self.zstd {
+                    Some(zstd) => zstd,
+                    none => none.insert(zstd::bulk::Decompressor::new().ok()?),
+                };
+                zstd.decompress_to_buffer(stored, into).ok()?
+            }
+        };
+        (length == into.len()).then_some(())
+    }
+}

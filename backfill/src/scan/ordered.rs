@@ -1,0 +1,250 @@
+//! Two dumps in key order: merged by their keys, and then compared column by column.
+//!
+//! Within a key range the keys of both sides are merged first, which gives runs of rows that belong together. Each column
+//! is then read over the whole range and compared run by run, so that only one column of one row group of each side is in
+//! memory, and in the processor's cache when it is compared.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+
+use arrow::array::{ArrayData, ArrayRef, make_array};
+use arrow::buffer::Buffer;
+use arrow::compute::{cast, concat};
+use arrow::datatypes::DataType;
+
+use super::ScanOptions;
+use super::columns::{Columns, Differing};
+use super::cursor::Cursor;
+use super::dumps::DumpPair;
+use super::engine::{self, Comparer, Found, Meter, ProgressFn};
+use super::merge::{FROM_OLD, Segment, merge};
+use super::plan::{KeyRange, after, key_ranges};
+use super::rows::findings_rows;
+use crate::error::{Error, Result};
+use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
+use crate::foreign::{Decompressor, ForeignTable, RawColumn};
+use crate::keys::{Ascent, KeyedGroups, Keys};
+
+/// Row groups whose keys a thread holds: those of a range, on both sides.
+const RANGE_ROW_GROUPS: u64 = 16;
+
+pub(super) fn run(
+    pair: &DumpPair<'_>,
+    folder: PathBuf,
+    options: &ScanOptions,
+    progress: ProgressFn<'_>,
+) -> Result<ScanSummary> {
+    let mut summary = pair.empty_summary(options);
+    let schema = pair.findings_schema.clone();
+    let (mut writer, done) = FindingsWriter::resume(folder, schema, pair.scope(), &mut summary)?;
+    let key = &pair.dumps.key;
+    let [old, new] = pair.sides().map(|table| ForeignGroups::new(table, key, &pair.key_types));
+    let threads = thread_count(pair, options);
+    let ranges = after(key_ranges(&old, &new, threads)?, done);
+    let meter = Meter::new(pair.rows(), done.rows(), progress);
+    let comparer = Ordered { pair, old, new, columns: Columns::of(pair) };
+    engine::run(&comparer, &ranges, threads, &meter, options, &mut writer, &mut summary)?;
+    writer.finish(summary)
+}
+
+fn thread_count(pair: &DumpPair<'_>, options: &ScanOptions) -> usize {
+    let largest = |names: &[String]| {
+        pair.sides()
+            .into_iter()
+            .flat_map(|table| {
+                (0..table.groups().len()).flat_map(move |group| {
+                    let (file, index) = (table.file(group), table.groups()[group].index);
+                    let positions = table.positions(group, names);
+                    positions.into_iter().map(move |root| file.column_bytes(index, root))
+                })
+            })
+            .max()
+            .unwrap_or(0)
+    };
+    // Of each side a column's stored and plain bytes; and the keys of a range.
+    let thread_bytes = 4 * largest(&pair.values) + 2 * RANGE_ROW_GROUPS * largest(&pair.dumps.key);
+    let affordable = usize::try_from(options.memory_bytes_max / thread_bytes.max(1)).unwrap_or(usize::MAX);
+    options.threads.get().min(affordable).max(1)
+}
+
+struct Ordered<'a> {
+    pair: &'a DumpPair<'a>,
+    old: ForeignGroups<'a>,
+    new: ForeignGroups<'a>,
+    columns: Columns<'a>,
+}
+
+impl Comparer for Ordered<'_> {
+    type Worker = Decompressor;
+
+    fn worker(&self) -> Decompressor {
+        Decompressor::default()
+    }
+
+    fn compare(
+        &self,
+        decompressor: &mut Decompressor,
+        range: &KeyRange,
+        found: &mut dyn FnMut(Found) -> Result<()>,
+        compared: &dyn Fn(u64) -> Result<()>,
+    ) -> Result<()> {
+        let old = Cursor::new(&self.old, range.old.clone());
+        let new = Cursor::new(&self.new, range.new.clone());
+        let mut segments = Vec::new();
+        merge(
+            old,
+            new,
+            |segment| {
+                segments.push(segment);
+                Ok(())
+            },
+            compared,
+        )?;
+        let differing = self.columns.differing(&segments, decompressor)?;
+        let mut rest = differing.as_slice();
+        for (number, segment) in segments.iter().enumerate() {
+            let (here, later) = rest.split_at(rest.partition_point(|found| found.segment <= number));
+            rest = later;
+            if !here.is_empty() || !segment.kinds.is_empty() {
+                found(self.found(segment, here)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ordered<'_> {
+    /// A segment's findings: its differences by key, and between them the rows whose values differ.
+    fn found(&self, segment: &Segment, differing: &[Differing]) -> Result<Found> {
+        let mut kinds = Vec::with_capacity(segment.kinds.len());
+        let mut places = Vec::with_capacity(segment.kinds.len());
+        let mut mismatched = Vec::new();
+        let mut columns: Vec<Vec<usize>> = Vec::new();
+        let mut taken = 0;
+        let mut last = None;
+        for found in differing {
+            let run = &segment.aligned[found.run];
+            kinds.extend_from_slice(&segment.kinds[taken..run.at]);
+            places.extend_from_slice(&segment.places[taken..run.at]);
+            taken = run.at;
+            if last != Some((found.run, found.offset)) {
+                last = Some((found.run, found.offset));
+                mismatched.push(kinds.len());
+                columns.push(Vec::new());
+                kinds.push(FindingKind::Mismatched);
+                places.push((FROM_OLD, run.old_index + found.offset));
+            }
+            if let Some(columns) = columns.last_mut() {
+                columns.push(found.column);
+            }
+        }
+        kinds.extend_from_slice(&segment.kinds[taken..]);
+        places.extend_from_slice(&segment.places[taken..]);
+        let keys = segment.keys(&places)?;
+        let names = &self.pair.values;
+        let rows =
+            findings_rows(&self.pair.findings_schema, names, &kinds, keys, mismatched, columns)?;
+        Ok(Found { kinds, rows })
+    }
+}
+
+/// A dump's row groups by their keys.
+pub(super) struct ForeignGroups<'a> {
+    table: &'a ForeignTable,
+    names: &'a [String],
+    key_types: &'a [DataType],
+    starts: Vec<u64>,
+    /// The first key of each row group, where the footers say it.
+    first_keys: Option<Keys>,
+}
+
+impl<'a> ForeignGroups<'a> {
+    pub(super) fn new(table: &'a ForeignTable, names: &'a [String], key_types: &'a [DataType]) -> Self {
+        let starts = table.groups().iter().map(|group| group.first_row).chain([table.rows()]).collect();
+        let first_keys = first_keys(table, names, key_types);
+        Self { table, names, key_types, starts, first_keys }
+    }
+}
+
+impl KeyedGroups for ForeignGroups<'_> {
+    type Load = ();
+
+    fn starts(&self) -> &[u64] {
+        &self.starts
+    }
+
+    fn names(&self) -> &[String] {
+        self.names
+    }
+
+    fn first_key(&self, group: usize) -> Result<Keys> {
+        match &self.first_keys {
+            Some(keys) => Ok(keys.slice(group, 1)),
+            None => Ok(self.load(group)?.0.slice(0, 1)),
+        }
+    }
+
+    fn load(&self, group: usize) -> Result<(Keys, ())> {
+        Ok((keys(self.table, group, self.names, self.key_types)?, ()))
+    }
+
+    fn out_of_order(&self, row: u64, key: String, previous: String) -> Error {
+        self.table.out_of_order(row, key, previous)
+    }
+}
+
+/// The keys of a row group.
+pub(super) fn keys(
+    table: &ForeignTable,
+    group: usize,
+    names: &[String],
+    key_types: &[DataType],
+) -> Result<Keys> {
+    match plain_keys(table, group, names)? {
+        Some(array) => table.keys_of(group, vec![array], names, key_types),
+        None => table.keys(group, names, key_types),
+    }
+}
+
+thread_local! {
+    /// Memory that is used again from row group to row group.
+    static PLAIN: RefCell<(Decompressor, RawColumn)> = RefCell::default();
+}
+
+/// A key of one number whose values lie in their pages as they lie in an Arrow array: the common case, and by far the
+/// fastest.
+fn plain_keys(table: &ForeignTable, group: usize, names: &[String]) -> Result<Option<ArrayRef>> {
+    let [name] = names else { return Ok(None) };
+    let file = table.file(group);
+    let Some((root, field)) = file.field(name) else { return Ok(None) };
+    let is_plain = field.data_type().is_integer() || field.data_type().is_temporal();
+    let Some(reading) = file.reading(root).filter(|_| is_plain) else { return Ok(None) };
+    PLAIN.with_borrow_mut(|(decompressor, column)| {
+        file.raw_column(table.groups()[group].index, root, reading, decompressor, column)?;
+        let Some((width, bytes)) = column.fixed_bytes() else { return Ok(None) };
+        if field.data_type().primitive_width() != Some(width) {
+            return Ok(None);
+        }
+        let data = ArrayData::builder(field.data_type().clone())
+            .len(column.rows())
+            .add_buffer(Buffer::from(bytes))
+            .build()
+            .map_err(Error::arrow("gather keys"))?;
+        Ok(Some(make_array(data)))
+    })
+}
+
+/// The first keys of all row groups out of the footers: the smallest value of a key that is one column.
+fn first_keys(table: &ForeignTable, names: &[String], key_types: &[DataType]) -> Option<Keys> {
+    let ([name], [key_type]) = (names, key_types) else { return None };
+    // A row group without rows has no bounds, and no place among the groups.
+    let files = table.files().iter().filter(|file| file.row_groups() > 0);
+    let smallest: Vec<ArrayRef> =
+        files.map(|file| file.exact_smallest(name)).collect::<Option<_>>()?;
+    let smallest: Vec<&dyn arrow::array::Array> = smallest.iter().map(AsRef::as_ref).collect();
+    let smallest = cast(&concat(&smallest).ok()?, key_type).ok()?;
+    let rows = smallest.len();
+    let keys = Keys::new(vec![smallest], rows, names).ok()?;
+    let is_whole = rows == table.groups().len() && !matches!(keys.ascent(), Ascent::BrokenAt(_));
+    is_whole.then_some(keys)
+}

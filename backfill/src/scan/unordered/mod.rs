@@ -1,0 +1,373 @@
+//! Two dumps in any order: rows are put into partitions by their key, within a budget of memory and otherwise on the disk,
+//! and each partition is compared by itself.
+//!
+//! What goes into a partition is the key and two sums over the hashes of a row's columns, the second of them weighted. Where
+//! the sums of two rows differ by one column's hash, the two differences say which column it is; where more columns differ,
+//! these rows are read a second time. Keys that are numbers close together need no partitions where keys alone are
+//! compared: a bit for each does.
+//!
+//! What is found is sorted by key in the end, within the same budget, so that findings are those of an ordered scan.
+
+mod bitmap;
+mod key_code;
+mod partitions;
+mod sums;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use arrow::array::RecordBatch;
+
+use super::ScanOptions;
+use super::columns::Columns;
+use super::dumps::{Compared, DumpPair};
+use super::engine::{Meter, ProgressFn, count};
+use super::ordered::keys;
+use super::rows::findings_rows;
+use crate::error::{Error, Result};
+use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
+use crate::foreign::{Decompressor, RawColumn};
+use crate::import::Sorter;
+use key_code::{KeyCode, mixed};
+use partitions::{Partitions, Spill};
+use sums::Sums;
+use table::{Outcome, Table};
+
+/// What of the budget holds rows of partitions; the rest is for the table of one, and for sorting what is found.
+const PARTITIONS_SHARE: u64 = 2;
+/// What of the budget each of these two has.
+const WORKING_SHARE: u64 = 4;
+
+/// A partition and the table of its keys should stay in a processor's cache.
+const PARTITION_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Few enough that writing them in turns does not cost more than it saves, many enough for more threads than there are.
+const PARTITIONS: std::ops::RangeInclusive<u64> = 16..=4096;
+
+/// A row in the table of a partition, beyond what it is stored as.
+const TABLE_FACTOR: u64 = 3;
+
+/// Findings that go to be sorted at a time.
+const FINDINGS_MAX: usize = 16 * 1024;
+
+pub(super) fn run(
+    pair: &DumpPair<'_>,
+    folder: PathBuf,
+    options: &ScanOptions,
+    progress: ProgressFn<'_>,
+) -> Result<ScanSummary> {
+    let mut summary = pair.empty_summary(options);
+    let schema = pair.findings_schema.clone();
+    let mut writer =
+        FindingsWriter::create(folder.clone(), schema, pair.scope(), summary.chunk_keys_max)?;
+    let meter = Meter::new(pair.rows(), 0, progress);
+    let code = KeyCode::new(&pair.key_types)?;
+    let scan = Scan { pair, options, meter: &meter, code, columns: Columns::of(pair), folder };
+    if pair.dumps.compared == Compared::Keys
+        && let Some(bounds) = bitmap::bounds(pair, options.unordered_bytes_max)
+    {
+        bitmap::run(&scan, bounds, &mut |kinds, rows| {
+            count(kinds, &mut summary);
+            writer.write(rows)
+        })?;
+        return writer.finish(summary);
+    }
+    let mut sorter = scan.sorter()?;
+    let open = scan.first_pass(&mut summary, &mut sorter)?;
+    if let Some(open) = open {
+        scan.second_pass(&open, &mut summary, &mut sorter)?;
+    }
+    sorter.finish(&mut |rows| writer.write(&rows))?;
+    writer.finish(summary)
+}
+
+/// What all threads share.
+struct Scan<'a> {
+    pair: &'a DumpPair<'a>,
+    options: &'a ScanOptions,
+    meter: &'a Meter<'a>,
+    code: KeyCode,
+    columns: Columns<'a>,
+    folder: PathBuf,
+}
+
+/// Findings, and the kind of each.
+type Batch = (Vec<FindingKind>, RecordBatch);
+
+impl Scan<'_> {
+    fn sorter(&self) -> Result<Sorter> {
+        // The key columns have other names in findings where theirs are taken.
+        let fields = self.pair.findings_schema.fields();
+        let names = fields[1..=self.pair.dumps.key.len()].iter().map(|field| field.name().clone()).collect();
+        Sorter::new(&self.folder, names, self.options.unordered_bytes_max / WORKING_SHARE)
+    }
+
+    /// Compares all rows by their sums. Gives a filter of the keys whose rows differ in more than one column.
+    fn first_pass(&self, summary: &mut ScanSummary, sorter: &mut Sorter) -> Result<Option<Filter>> {
+        let columns = self.columns.len();
+        let words = if columns == 0 { 0 } else { 2 };
+        let partitions = self.partitions(words)?;
+        self.fill(&partitions, |group, spill| {
+            let mut sums = Sums::new(columns, group.keys.rows());
+            self.columns.hashes(group.side, group.number, spill.scratch, &mut |position, hashes| {
+                sums.add(position, hashes);
+            })?;
+            self.code.records(&group.keys, |row, id, key| {
+                spill.spill.put(id, key, &sums.of(row)[..words])
+            })?;
+            self.meter.add(group.keys.rows() as u64)
+        })?;
+        let filter = Filter::new(self.options.unordered_bytes_max / WORKING_SHARE / 2);
+        let is_open = AtomicU64::new(0);
+        self.join(&partitions, (Pass::First, words), summary, sorter, &|id, differences| {
+            match sums::only_column(differences, columns) {
+                Some(column) => Some(vec![column]),
+                None => {
+                    is_open.fetch_add(1, Ordering::Relaxed);
+                    filter.add(id);
+                    None
+                }
+            }
+        })?;
+        Ok((is_open.into_inner() > 0).then_some(filter))
+    }
+
+    /// Reads the rows that differ in more than one column again, with a hash for each column.
+    fn second_pass(&self, open: &Filter, summary: &mut ScanSummary, sorter: &mut Sorter) -> Result<()> {
+        let words = self.columns.len();
+        let partitions = self.partitions(words)?;
+        self.fill(&partitions, |group, spill| {
+            let mut rows = Vec::new();
+            self.code.records(&group.keys, |row, id, key| {
+                if open.has(id) {
+                    rows.push((row, id, key.map(<[u8]>::to_vec)));
+                }
+                Ok(())
+            })?;
+            let mut hashes = vec![0; rows.len() * words];
+            self.columns.hashes(group.side, group.number, spill.scratch, &mut |position, column| {
+                for (place, (row, ..)) in rows.iter().enumerate() {
+                    hashes[place * words + position] = column[*row];
+                }
+            })?;
+            for ((_, id, key), hashes) in rows.iter().zip(hashes.chunks_exact(words)) {
+                spill.spill.put(*id, key.as_deref(), hashes)?;
+            }
+            self.meter.add(0)
+        })?;
+        // The first pass has said all about other keys. Keys that only look like one of those sought are equal here, or
+        // differ in one column, which it has said too.
+        self.join(&partitions, (Pass::Second, words), summary, sorter, &|_, differences| {
+            let columns: Vec<usize> = (0..words).filter(|column| differences[*column] != 0).collect();
+            (columns.len() > 1).then_some(columns)
+        })
+    }
+
+    fn partitions(&self, words: usize) -> Result<Partitions> {
+        let budget = self.options.unordered_bytes_max;
+        let bytes = self.pair.rows() * self.code.record_bytes(self.pair, words);
+        let table_max = budget / WORKING_SHARE / self.options.threads.get() as u64;
+        let count = (bytes / PARTITION_BYTES).clamp(*PARTITIONS.start(), 256);
+        let count = count.max(bytes * TABLE_FACTOR / table_max.max(1)).min(*PARTITIONS.end());
+        Partitions::new(&self.folder, count.next_power_of_two() as usize, budget / PARTITIONS_SHARE)
+    }
+
+    /// Puts all rows of both sides into partitions.
+    fn fill(
+        &self,
+        partitions: &Partitions,
+        put: impl Fn(&GroupKeys, &mut Filling<'_, '_>) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let groups = self.pair.sides().map(|table| table.groups().len());
+        let next = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        self.in_threads(|| {
+            let mut scratch = (Decompressor::default(), RawColumn::default());
+            for side in 0..2 {
+                let mut spill = partitions.spill(side);
+                loop {
+                    let number = next[side].fetch_add(1, Ordering::Relaxed);
+                    if number >= groups[side] {
+                        break;
+                    }
+                    let names = &self.pair.dumps.key;
+                    let keys = keys(self.pair.sides()[side], number, names, &self.pair.key_types)?;
+                    let group = GroupKeys { side, number, keys };
+                    put(&group, &mut Filling { spill: &mut spill, scratch: &mut scratch })?;
+                }
+                spill.finish()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Compares partition by partition. `explain` says which columns differ in rows with these differences, or that it is
+    /// not to be said now.
+    fn join(
+        &self,
+        partitions: &Partitions,
+        (pass, words): (Pass, usize),
+        summary: &mut ScanSummary,
+        sorter: &mut Sorter,
+        explain: &(dyn Fn(u64, &[u64]) -> Option<Vec<usize>> + Sync),
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = sync_channel::<Batch>(self.options.threads.get() * 2);
+        thread::scope(|scope| {
+            let worked = scope.spawn(|| {
+                let sender = sender;
+                self.in_threads(|| {
+                    let mut table = Table::new(words);
+                    loop {
+                        let partition = next.fetch_add(1, Ordering::Relaxed);
+                        if partition >= partitions.count() {
+                            return Ok(());
+                        }
+                        self.meter.add(0)?;
+                        table.clear();
+                        for side in 0..2 {
+                            partitions.read(side, partition, words, self.code.is_narrow(), |id, key, payload| {
+                                table.add(side, id, key, payload);
+                            })?;
+                        }
+                        self.found(&table, pass, explain, &sender)?;
+                    }
+                })
+            });
+            for (kinds, rows) in receiver {
+                count(&kinds, summary);
+                sorter.add(rows)?;
+            }
+            worked.join().unwrap_or(Err(Error::WorkerLost))
+        })
+    }
+
+    fn found(
+        &self,
+        table: &Table,
+        pass: Pass,
+        explain: &(dyn Fn(u64, &[u64]) -> Option<Vec<usize>> + Sync),
+        sender: &SyncSender<Batch>,
+    ) -> Result<()> {
+        let mut kinds = Vec::new();
+        let mut entries = Vec::new();
+        let (mut mismatched, mut columns) = (Vec::new(), Vec::new());
+        let flush = |kinds: &mut Vec<FindingKind>,
+                         entries: &mut Vec<usize>,
+                         mismatched: &mut Vec<usize>,
+                         columns: &mut Vec<Vec<usize>>|
+         -> Result<()> {
+            let keys = self.code.arrays(entries.iter().map(|entry| table.key(*entry)), &self.pair.key_types)?;
+            let (mismatched, columns) = (std::mem::take(mismatched), std::mem::take(columns));
+            let (schema, names) = (&self.pair.findings_schema, &self.pair.values);
+            let rows = findings_rows(schema, names, kinds, keys, mismatched, columns)?;
+            entries.clear();
+            // Without a receiver sorting has failed, and nobody reads this error.
+            sender.send((std::mem::take(kinds), rows)).map_err(|_| Error::WorkerLost)
+        };
+        for entry in 0..table.len() {
+            let kind = match table.outcome(entry) {
+                Outcome::Equal => continue,
+                Outcome::Differs => {
+                    let Some(differing) = explain(table.id(entry), table.words(entry)) else { continue };
+                    mismatched.push(kinds.len());
+                    columns.push(differing);
+                    FindingKind::Mismatched
+                }
+                _ if pass == Pass::Second => continue,
+                Outcome::OnlyOld => FindingKind::Missing,
+                Outcome::OnlyNew => FindingKind::Orphaned,
+                Outcome::Repeated => FindingKind::Duplicated,
+            };
+            kinds.push(kind);
+            entries.push(entry);
+            if kinds.len() == FINDINGS_MAX {
+                flush(&mut kinds, &mut entries, &mut mismatched, &mut columns)?;
+            }
+        }
+        if kinds.is_empty() { Ok(()) } else { flush(&mut kinds, &mut entries, &mut mismatched, &mut columns) }
+    }
+
+    /// Runs the same in all threads, and gives the first error.
+    fn in_threads(&self, run: impl Fn() -> Result<()> + Sync) -> Result<()> {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.options.threads.get())
+                .map(|_| {
+                    scope.spawn(|| {
+                        let done = run();
+                        if done.is_err() {
+                            self.meter.stop();
+                        }
+                        done
+                    })
+                })
+                .collect();
+            let results: Vec<Result<()>> =
+                threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::WorkerLost))).collect();
+            // What stopped the others says more than that they were stopped.
+            let mut first = Ok(());
+            for result in results {
+                match (&first, &result) {
+                    (Ok(()), Err(_)) => first = result,
+                    (Err(Error::Cancelled { .. } | Error::WorkerLost), Err(_)) => first = result,
+                    _ => {}
+                }
+            }
+            first
+        })
+    }
+}
+
+/// The second pass looks at rows again of which the first could not say which columns differ, and says nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    First,
+    Second,
+}
+
+/// A row group's keys.
+struct GroupKeys {
+    side: usize,
+    number: usize,
+    keys: crate::keys::Keys,
+}
+
+/// Where a thread puts rows, and what it decompresses with.
+struct Filling<'a, 'p> {
+    spill: &'a mut Spill<'p>,
+    scratch: &'a mut (Decompressor, RawColumn),
+}
+
+/// Keys that are sought, or few others: a bit for what each is mixed to.
+struct Filter {
+    bits: Vec<AtomicU64>,
+}
+
+impl Filter {
+    fn new(bytes: u64) -> Self {
+        let words = (bytes / 8).clamp(1024, 16 * 1024 * 1024).next_power_of_two() as usize;
+        Self { bits: (0..words).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn add(&self, id: u64) {
+        let (word, bit) = self.place(id);
+        self.bits[word].fetch_or(bit, Ordering::Relaxed);
+    }
+
+    fn has(&self, id: u64) -> bool {
+        let (word, bit) = self.place(id);
+        self.bits[word].load(Ordering::Relaxed) & bit != 0
+    }
+
+    fn place(&self, id: u64) -> (usize, u64) {
+        let mixed = mixed(id);
+        ((mixed >> 6) as usize & (self.bits.len() - 1), 1 << (mixed & 63))
+    }
+}
+
+/// The folder for what does not fit into memory.
+fn spill_folder(findings: &Path) -> PathBuf {
+    findings.join("partitions.tmp")
+}
