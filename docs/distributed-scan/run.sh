@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
 # The run in README.md: a scan here, the same on a cluster, and on the cluster with an executor killed while it works.
 #
-#   docs/distributed-scan/run.sh BIN [CUSTOMERS]
+#   docs/distributed-scan/run.sh [CUSTOMERS]
 #
-# BIN is the folder of `crossfade` (built with `--features distributed`) and of `examples/scheduler` and
-# `examples/executor`; stock `ballista-scheduler` and `ballista-executor` do the same. Needs python3.
+# Needs in PATH: `crossfade`, built with `--features distributed`; stock `ballista-scheduler` and `ballista-executor` 55; python3.
 set -euo pipefail
-bin=$(realpath "$1")
-customers=${2:-1000000}
+customers=${1:-300000}
 work=$(mktemp -d)
 trap 'kill -9 $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 cd "$work"
@@ -52,25 +50,27 @@ union all
 select id, 'phone', phone from customers where phone is not null and id in (:keys)'''
 TOML
 
-crossfade() { "$bin/crossfade" "$@"; }
 show() {
     echo "\$ $*"
     # Differences are what is looked for: 4 is a good end here.
     "$@" 2>&1 || [ $? -eq 4 ]
 }
 start_executor() {
-    mkdir -p "executor-$1"
-    "$bin/examples/executor" 127.0.0.1 50050 "$2" "$3" "executor-$1" >"executor-$1.log" 2>&1 &
-    until grep -q 'registration succeed' "executor-$1.log"; do sleep 0.1; done
+    local number=$1 port=$2
+    mkdir "executor-$number"
+    ballista-executor --scheduler-port 50050 --bind-host 127.0.0.1 --external-host 127.0.0.1 --bind-port "$port" \
+        --bind-grpc-port $((port + 1)) --bind-health-port $((port + 2)) --executor-heartbeat-interval-seconds 2 \
+        --vcores 2 --work-dir "executor-$number" >"executor-$number.log" 2>&1 &
+    until grep -q 'registration succeed' "executor-$number.log"; do sleep 0.1; done
 }
 
 crossfade init contacts.toml >/dev/null
 crossfade advance contacts >/dev/null 2>&1
 show crossfade snapshot contacts --out monday
-"$bin/examples/scheduler" 127.0.0.1 50050 >scheduler.log 2>&1 &
+ballista-scheduler --bind-host 127.0.0.1 --bind-port 50050 --executor-timeout-seconds 10 >scheduler.log 2>&1 &
 until grep -q 'listening on' scheduler.log; do sleep 0.1; done
-start_executor 1 50051 50052
-start_executor 2 50061 50062
+start_executor 1 50051
+start_executor 2 50061
 victim=$!
 
 show crossfade scan contacts --snapshot monday --out local
@@ -85,12 +85,12 @@ until tail -n "+$((before + 1))" executor-2.log | grep -q 'Finished task'; do sl
 echo '$ kill -9 $SECOND_EXECUTOR'
 kill -9 "$victim"
 echo '$ tail executor-2.log'
-tail -n "+$((before + 1))" executor-2.log | grep -E 'Execute|Finished' | cut -c1-110
+tail -n "+$((before + 1))" executor-2.log | grep -oE '(Execute|Finished) task.*' | cut -c1-110
 echo '$ wait'
 wait "$scan" || [ $? -eq 4 ]
 cat scan.log
 echo "\$ grep -E 'Removing executor|lost|finished' scheduler.log"
-grep -E 'Removing executor|[Ll]ost|Job finished' scheduler.log | cut -c1-160 | tail -5
+grep -oE '(Removing executor|.*[Ll]ost|Job finished).*' scheduler.log | cut -c1-160 | tail -5
 show diff -r local killed
 echo '$ ls killed'
 ls killed

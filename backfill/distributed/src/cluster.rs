@@ -5,7 +5,6 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -19,7 +18,7 @@ const SCHEME: &str = "df://";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A cluster by the address of its scheduler: `df://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     host: String,
     port: u16,

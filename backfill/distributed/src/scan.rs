@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::UInt64Type;
 use ballista::prelude::{SessionConfigExt, SessionContextExt};
+use ballista_core::config::BALLISTA_CLIENT_PULL;
 use ballista_core::execution_plans::DistributedQueryExec;
 use ballista_core::serde::protobuf::CancelJobParams;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
@@ -41,6 +43,12 @@ const PARTITIONS_MIN: u64 = 8;
 
 /// Partitions at most: each task writes a piece for each of them, and pieces must not become tiny.
 const PARTITIONS_MAX: u64 = 1024;
+
+/// How long a cancelled scan waits to be told its job's name: no longer than who has pressed Ctrl-C will wait.
+const NAME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pause between two looks for it.
+const NAME_POLL: Duration = Duration::from_millis(20);
 
 /// Compares the two snapshots on the cluster and writes what it finds into `findings`, a folder that is created if it is
 /// not there. The findings are those of the local engine. Executors must see the snapshots' folder and the findings'
@@ -130,7 +138,10 @@ async fn context(cluster: &Cluster, rows: u64) -> Result<SessionContext> {
     let partitions = (rows / PARTITION_ROWS).clamp(PARTITIONS_MIN, PARTITIONS_MAX);
     let mut config = SessionConfig::new_with_ballista()
         .with_target_partitions(usize::try_from(partitions).unwrap_or(1))
-        .with_ballista_job_name("crossfade scan");
+        .with_ballista_job_name("crossfade scan")
+        // Asking again and again, so that the job's name is known from the start, to take it back by, and that no stream has to
+        // hold for hours.
+        .set_bool(BALLISTA_CLIENT_PULL, true);
     // The files' own types, so that plan and files agree without a cast.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
@@ -154,10 +165,12 @@ async fn execute(
             .map_err(Error::plan("make a plan"))?;
     let failed = |source: DataFusionError| Error::Job { cluster: cluster.clone(), source: Box::new(source) };
     let plan = context.state().create_physical_plan(&plan).await.map_err(failed)?;
+    let mut job = tokio::spawn(collect(plan.clone(), context.task_ctx()));
     let counts = tokio::select! {
-        counts = collect(plan.clone(), context.task_ctx()) => counts.map_err(failed)?,
+        counts = &mut job => counts.map_err(|_| crossfade_backfill::Error::WorkerLost)?.map_err(failed)?,
         () = cancel.cancelled() => {
             stop(cluster, plan.as_ref()).await;
+            job.abort();
             return Err(crossfade_backfill::Error::Cancelled { rows_done: 0, rows_total: comparison.rows() }.into());
         }
     };
@@ -170,8 +183,17 @@ async fn execute(
 
 /// Asks the scheduler to give the job up. Where that fails the job ends by itself, and nobody reads its results.
 async fn stop(cluster: &Cluster, plan: &dyn ExecutionPlan) {
-    let query = plan.downcast_ref::<DistributedQueryExec<LogicalPlanNode>>();
-    let Some(job_id) = query.and_then(DistributedQueryExec::job_id) else { return };
+    let Some(query) = plan.downcast_ref::<DistributedQueryExec<LogicalPlanNode>>() else { return };
+    // The scheduler says the job's name when it has taken it.
+    let named = async {
+        loop {
+            if let Some(job_id) = query.job_id() {
+                break job_id;
+            }
+            tokio::time::sleep(NAME_POLL).await;
+        }
+    };
+    let Ok(job_id) = tokio::time::timeout(NAME_TIMEOUT, named).await else { return };
     if let Ok(mut scheduler) = SchedulerGrpcClient::connect(cluster.endpoint()).await {
         let _ = scheduler.cancel_job(CancelJobParams { job_id: job_id.into() }).await;
     }
