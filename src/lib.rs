@@ -49,6 +49,8 @@
 //! | [`core`] | the seams between all of these and the engines |
 
 pub use crossfade_backfill as backfill;
+#[cfg(feature = "distributed")]
+pub use crossfade_distributed as distributed;
 pub use crossfade_experiment as experiment;
 pub use crossfade_migration_core as core;
 

@@ -36,6 +36,9 @@ pub(crate) enum Failure {
     Core(#[from] crossfade::Error),
     #[error(transparent)]
     Backfill(#[from] crossfade::backfill::Error),
+    #[cfg(feature = "distributed")]
+    #[error(transparent)]
+    Distributed(#[from] crossfade::distributed::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -47,6 +50,8 @@ impl Failure {
             Failure::TimedOut { .. } => UNADOPTED,
             Failure::Backfill(crossfade::backfill::Error::Core(error)) => core_status(error),
             Failure::Backfill(_) => FAILED,
+            #[cfg(feature = "distributed")]
+            Failure::Distributed(_) => FAILED,
             Failure::Usage { .. } | Failure::NoControlStore | Failure::Unconfirmed { .. } => USAGE,
             Failure::File { .. } | Failure::Exists(_) | Failure::Io(_) => FAILED,
         }
@@ -65,6 +70,8 @@ impl Failure {
             )),
             Failure::Core(error) => error.hint(),
             Failure::Backfill(error) => error.hint(),
+            #[cfg(feature = "distributed")]
+            Failure::Distributed(error) => error.hint(),
             Failure::File { source, .. } | Failure::Io(source) => io_hint(source),
         }
     }

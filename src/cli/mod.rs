@@ -8,6 +8,7 @@ mod confirm;
 mod connection;
 mod copy;
 mod dumps;
+mod engine;
 mod failure;
 mod history;
 mod init;
@@ -17,6 +18,8 @@ mod new;
 mod output;
 mod plan;
 mod progress;
+#[cfg(feature = "distributed")]
+mod project;
 mod ramp;
 mod report;
 mod rollback;
@@ -74,6 +77,8 @@ enum Command {
     Rollback(rollback::Rollback),
     Snapshot(snapshot::Snapshot),
     Scan(scan::Scan),
+    #[cfg(feature = "distributed")]
+    Project(project::Project),
     Copy(copy::Copy),
     Verify(verify::Verify),
     Backfill(backfill::Backfill),
@@ -121,6 +126,8 @@ async fn run(command: Command, connection: &Connection, output: Output) -> Resul
         Command::Rollback(command) => command.run(connection, output).await,
         Command::Snapshot(command) => command.run(connection, output).await,
         Command::Scan(command) => command.run(connection, output).await,
+        #[cfg(feature = "distributed")]
+        Command::Project(command) => command.run(output).await,
         Command::Copy(command) => command.run(connection, output).await,
         Command::Verify(command) => command.run(connection, output).await,
         Command::Backfill(command) => command.run(connection, output).await,

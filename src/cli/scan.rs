@@ -12,6 +12,7 @@ use crossfade::core::gate::grouped;
 
 use super::connection::Connection;
 use super::dumps::DumpArguments;
+use super::engine::Engine;
 use super::failure::{self, Failure};
 use super::output::Output;
 use super::progress::{self, Shown};
@@ -39,6 +40,9 @@ pub(crate) struct Scan {
     /// Compare a snapshot of an older epoch. What is found can be looked at; it counts for no gate, and is not copied.
     #[arg(long)]
     stale: bool,
+    /// Who compares: `local`, or the DataFusion Ballista cluster at df://HOST:PORT.
+    #[arg(long, value_name = "ENGINE", default_value = "local")]
+    engine: Engine,
     #[command(flatten, next_help_heading = "Dumps of other tools")]
     dumps: DumpArguments,
     #[command(flatten, next_help_heading = "Resources")]
@@ -76,7 +80,10 @@ impl Scan {
         }
         let begun = std::time::Instant::now();
         let options = self.scanning.options();
-        let summary = watch(pair, self.out.clone(), &options, &progress, &cancel).await?;
+        let summary = match self.engine.scan(&pair, &self.out, &options, &cancel, output).await? {
+            Some(summary) => summary,
+            None => watch(pair, self.out.clone(), &options, &progress, &cancel).await?,
+        };
         let next = format!("next: crossfade copy {name} --findings {}\n", self.out.display());
         Ok(told(&summary, &self.out, begun, &next, output))
     }
@@ -96,7 +103,10 @@ impl Scan {
             }
         };
         let begun = std::time::Instant::now();
-        let summary = watch_dumps(dumps, self.out.clone(), &options, &progress, &cancel).await?;
+        let summary = match self.engine.scan_dumps(&dumps, &self.out, &options, &cancel, output).await? {
+            Some(summary) => summary,
+            None => watch_dumps(dumps, self.out.clone(), &options, &progress, &cancel).await?,
+        };
         if summary.columns.as_ref().is_some_and(Vec::is_empty) {
             output.note("keys alone were compared: rows that differ in their values were not looked for");
         }

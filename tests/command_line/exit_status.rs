@@ -33,11 +33,22 @@ fn wrong_usage_is_2() {
         &["wait", NAME, "--phase", "readnew"],
         &["wait", NAME, "--gate-open", "--timeout", "soon"],
         &["new", NAME, "--old", "env:DATABASE_URL", "--new", "env:DATABASE_URL#t"],
+        &["scan", NAME, "--snapshot", "s", "--out", "o", "--engine", "elsewhere"],
+        &["scan", NAME, "--snapshot", "s", "--out", "o", "--engine", "df://nowhere"],
     ] {
         let finished = binary().args(arguments).run();
         assert_eq!(finished.code(), Some(2), "{arguments:?}: {finished}");
         assert!(finished.stderr.starts_with("error: ") && finished.stdout.is_empty(), "{finished}");
     }
+}
+
+#[cfg(not(feature = "distributed"))]
+#[test]
+fn a_build_without_clusters_says_how_to_get_one_with_them() {
+    let arguments = ["scan", NAME, "--snapshot", "s", "--out", "o", "--engine", "df://scheduler:50050"];
+    let finished = binary().args(arguments).run();
+    assert_eq!(finished.code(), Some(2), "{finished}");
+    assert!(finished.stderr.contains("--features distributed"), "{finished}");
 }
 
 async fn a_shut_gate_is_3_and_leaves_the_standing(world: World) {

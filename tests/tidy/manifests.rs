@@ -12,6 +12,7 @@ const CRATES: &[(&str, &str)] = &[
     ("crossfade-experiment", "experiment/Cargo.toml"),
     ("crossfade-migration-core", "migration-core/Cargo.toml"),
     ("crossfade-backfill", "backfill/Cargo.toml"),
+    ("crossfade-distributed", "backfill/distributed/Cargo.toml"),
     ("crossfade", "Cargo.toml"),
 ];
 

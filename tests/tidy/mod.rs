@@ -11,7 +11,8 @@ use std::{
 };
 
 /// The folders that hold what is shipped.
-const SOURCES: &[&str] = &["src", "experiment/src", "migration-core/src", "backfill/src"];
+const SOURCES: &[&str] =
+    &["src", "experiment/src", "migration-core/src", "backfill/src", "backfill/distributed/src"];
 
 /// Folders that are not ours to judge: what builds leave behind, and git's own.
 const FOREIGN: &[&str] = &["target", ".git"];

@@ -97,6 +97,10 @@ impl Error {
                 format!("finish it with `{finish}`, or give it up with `crossfade cancel {migration} --job {job}`")
             }
             Self::JobFailed { .. } => "mend what it names, then run the same command again: done work is not done twice".into(),
+            Self::Answer { .. } => {
+                "do the snapshots change meanwhile, or do the executors see other files? If not, scan with `--engine local`"
+                    .into()
+            }
             Self::JobCancelled { .. } | Self::Stopped { .. } => "run the same command again to go on".into(),
             Self::SnapshotTooOld { .. } => {
                 "while it is held, the database cannot remove dead rows: export with more connections, without a limit of \

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
 
+use super::conclude::Comparison;
 use super::hashed::common_key_type;
 use super::{ScanOptions, engine::ProgressFn, ordered, unordered};
 use crate::error::{Error, Result};
@@ -65,6 +66,49 @@ pub struct DumpOrigin {
     pub epoch: u64,
     /// The migration's phase when the dumps began.
     pub phase: String,
+}
+
+/// Two dumps as an engine outside this crate reads them.
+#[derive(Debug, Clone)]
+pub struct DumpTables {
+    /// The old one.
+    pub old: DumpTable,
+    /// The new one.
+    pub new: DumpTable,
+    /// The columns outside the key that are compared.
+    pub values: Vec<String>,
+    /// What is compared.
+    pub comparison: Comparison,
+}
+
+/// One dump as an engine outside this crate reads it.
+#[derive(Debug, Clone)]
+pub struct DumpTable {
+    /// Its files.
+    pub files: Vec<PathBuf>,
+    /// The columns that are compared, the key's first. The files may have others.
+    pub schema: SchemaRef,
+    /// How many rows it has.
+    pub rows: u64,
+}
+
+impl Dumps {
+    /// Opens both dumps, and checks that they can be compared.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`scan_dumps`](super::scan_dumps) about files, columns and types.
+    pub fn open(&self) -> Result<DumpTables> {
+        let pair = DumpPair::open(self)?;
+        let table = |table: &ForeignTable| DumpTable {
+            files: table.files().iter().map(|file| file.path().to_owned()).collect(),
+            schema: table.schema().clone(),
+            rows: table.rows(),
+        };
+        let summary = pair.empty_summary(&ScanOptions::default());
+        let comparison = Comparison { summary, key_types: pair.key_types.clone() };
+        Ok(DumpTables { old: table(&pair.old), new: table(&pair.new), values: pair.values, comparison })
+    }
 }
 
 pub(super) fn run(

@@ -116,7 +116,7 @@ impl Hashed<'_> {
 }
 
 /// The types that key columns of both sides are brought to: their own where they agree.
-fn common_key_types(pair: &SnapshotPair) -> Vec<DataType> {
+pub(super) fn common_key_types(pair: &SnapshotPair) -> Vec<DataType> {
     let (old, new) = (pair.old().schema(), pair.new_side().schema());
     pair.old()
         .manifest()
@@ -138,7 +138,7 @@ fn thread_count(options: &ScanOptions, run_bytes_max: u64) -> usize {
     options.threads.get().min(affordable).max(1)
 }
 
-fn empty_summary(pair: &SnapshotPair, options: &ScanOptions) -> ScanSummary {
+pub(super) fn empty_summary(pair: &SnapshotPair, options: &ScanOptions) -> ScanSummary {
     let (old, new) = (pair.old().manifest(), pair.new_side().manifest());
     ScanSummary {
         format_version: FORMAT_VERSION,

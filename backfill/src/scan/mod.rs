@@ -6,13 +6,16 @@
 //! depend on how large the snapshots are or how much is found, and the findings do not depend on the threads.
 //!
 //! Files, in the order in which rows pass through them: `plan` (key ranges), `cursor` (runs of unique, ascending keys
-//! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads).
+//! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
+//! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
 
 mod columns;
+mod conclude;
 mod cursor;
 mod dumps;
 mod engine;
 mod explain;
+mod find;
 mod hashed;
 mod marks;
 mod merge;
@@ -27,7 +30,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use dumps::{Compared, DumpOrder, DumpOrigin, Dumps};
+pub use conclude::{Comparison, conclude};
+pub use dumps::{Compared, DumpOrder, DumpOrigin, DumpTable, DumpTables, Dumps};
 pub use watch::{watch, watch_dumps};
 
 use crate::error::Result;

@@ -1,10 +1,12 @@
 //! Opens a snapshot and gives out its rows.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use super::ROW_HASH_COLUMN;
 use super::file::DataFile;
 use super::manifest::SnapshotManifest;
 use crate::error::Result;
@@ -62,6 +64,14 @@ impl Snapshot {
     /// The projection's columns, without the row hash. Key columns are never NULL.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The columns of its files: the projection's, then the row hash.
+    pub fn stored_schema(&self) -> SchemaRef {
+        let mut fields: Vec<Field> =
+            self.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.push(Field::new(ROW_HASH_COLUMN, DataType::UInt64, false));
+        Arc::new(Schema::new(fields))
     }
 
     /// How many rows it has.

@@ -50,6 +50,11 @@ impl<'a> RowGroups<'a> {
         Ok(self.load(index)?.0)
     }
 
+    /// The first key of a row group, as the only one, where the footers say it.
+    pub(crate) fn known_first_key(&self, index: usize) -> Option<Keys> {
+        self.first_keys.as_ref().map(|keys| keys.slice(index, 1))
+    }
+
     /// The rows that have the only key in `key`.
     pub(crate) fn rows_of_key(&self, key: &Keys) -> Result<Range<u64>> {
         let start = self.lower_bound(key, self.len() / 2)?;
