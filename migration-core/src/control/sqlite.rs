@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{ConnectOptions, SqlSafeStr, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr, Sqlite, SqliteConnection};
 
 use super::{
     Account, AuditRecord, Changed, EvidenceLog, MigrationId, Registered, Registration, Registry,
@@ -177,66 +177,17 @@ impl StandingStore for Connected<Sqlite> {
         patience: Duration,
         witness: &dyn Witness,
     ) -> Result<Changed> {
-        let name = migration.manifest.name();
-        let doing = format!("changing migration {name} to {to}");
+        let doing = format!("changing migration {} to {to}", migration.manifest.name());
         let fault = |error| self.fault(&doing, error);
-        let began = Instant::now();
         // A connection of its own: closing it undoes whatever has not been committed, and its short
         // patience is nobody else's.
         let options = self.pool.connect_options();
         let mut connection = options.connect().await.map_err(fault)?;
         sqlx::query("pragma busy_timeout = 0").execute(&mut connection).await.map_err(fault)?;
-        // Waiting for SQLite's write lock holds up nobody else, so only the time after it is a pause.
-        let held = loop {
-            match sqlx::query("begin immediate").execute(&mut connection).await {
-                Ok(_) => break Instant::now(),
-                Err(error) if crate::error::is_retryable(&error) => {
-                    let waited = began.elapsed();
-                    if waited >= patience {
-                        return Err(Error::FenceTimeout { migration: name.to_owned(), waited });
-                    }
-                    tokio::time::sleep(FENCE_POLL).await;
-                }
-                Err(error) => return Err(fault(error)),
-            }
-        };
-        let row = sqlx::query_as("select phase, ramp_ppm, epoch from crossfade_migration where id = ?1")
-            .bind(migration.id.0)
-            .fetch_optional(&mut connection)
-            .await
-            .map_err(fault)?;
-        let (phase, ramp, epoch): (String, i64, i64) = row.ok_or_else(|| unknown(migration.id))?;
-        let found = standing_of(&phase, ramp, epoch)?;
-        let from = migration.standing;
-        if found != from {
-            return Err(Error::Conflict { migration: name.to_owned(), expected: from.epoch, found });
-        }
-        witness.see().await?;
-        sqlx::query(
-            "update crossfade_migration
-             set phase = ?2, ramp_ppm = ?3, epoch = ?4, changed_at_ms = cast(unixepoch('subsec') * 1000 as integer)
-             where id = ?1",
-        )
-        .bind(migration.id.0)
-        .bind(to.phase.as_str())
-        .bind(to.ramp.ppm())
-        .bind(to.epoch.0)
-        .execute(&mut connection)
-        .await
-        .map_err(fault)?;
-        audit(&mut connection, migration.id, Some(from), to, account, held.elapsed()).await.map_err(fault)?;
-        // Without the write-ahead log, a commit has to wait for readers too; it stays open meanwhile.
-        loop {
-            match sqlx::query("commit").execute(&mut connection).await {
-                Ok(_) => break,
-                Err(error) if !crate::error::is_retryable(&error) => return Err(fault(error)),
-                Err(_) if began.elapsed() >= patience => {
-                    return Err(Error::FenceTimeout { migration: name.to_owned(), waited: began.elapsed() });
-                }
-                Err(_) => tokio::time::sleep(FENCE_POLL).await,
-            }
-        }
-        Ok(Changed { waited: began.elapsed(), pause: held.elapsed() })
+        let changed = change_on(&mut connection, migration, to, account, patience, witness, fault).await;
+        // Before anybody is told: whoever comes next finds the lock free.
+        let _ = connection.close().await;
+        changed
     }
 
     async fn history(&self, id: MigrationId) -> Result<Vec<AuditRecord>> {
@@ -252,6 +203,71 @@ impl StandingStore for Connected<Sqlite> {
         .map_err(|error| self.fault("reading the history", error))?;
         rows.into_iter().map(audit_record).collect()
     }
+}
+
+/// Changes a standing in one transaction, on a connection whose closing undoes what was not committed.
+async fn change_on(
+    connection: &mut SqliteConnection,
+    migration: &Registered,
+    to: Standing,
+    account: &Account,
+    patience: Duration,
+    witness: &dyn Witness,
+    fault: impl Fn(sqlx::Error) -> Error + Send + Sync + Copy,
+) -> Result<Changed> {
+    let name = migration.manifest.name();
+    let began = Instant::now();
+    // Waiting for SQLite's write lock holds up nobody else, so only the time after it is a pause.
+    let held = loop {
+        match sqlx::query("begin immediate").execute(&mut *connection).await {
+            Ok(_) => break Instant::now(),
+            Err(error) if crate::error::is_retryable(&error) => {
+                let waited = began.elapsed();
+                if waited >= patience {
+                    return Err(Error::FenceTimeout { migration: name.to_owned(), waited });
+                }
+                tokio::time::sleep(FENCE_POLL).await;
+            }
+            Err(error) => return Err(fault(error)),
+        }
+    };
+    let row = sqlx::query_as("select phase, ramp_ppm, epoch from crossfade_migration where id = ?1")
+        .bind(migration.id.0)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(fault)?;
+    let (phase, ramp, epoch): (String, i64, i64) = row.ok_or_else(|| unknown(migration.id))?;
+    let found = standing_of(&phase, ramp, epoch)?;
+    let from = migration.standing;
+    if found != from {
+        return Err(Error::Conflict { migration: name.to_owned(), expected: from.epoch, found });
+    }
+    witness.see().await?;
+    sqlx::query(
+        "update crossfade_migration
+         set phase = ?2, ramp_ppm = ?3, epoch = ?4, changed_at_ms = cast(unixepoch('subsec') * 1000 as integer)
+         where id = ?1",
+    )
+    .bind(migration.id.0)
+    .bind(to.phase.as_str())
+    .bind(to.ramp.ppm())
+    .bind(to.epoch.0)
+    .execute(&mut *connection)
+    .await
+    .map_err(fault)?;
+    audit(connection, migration.id, Some(from), to, account, held.elapsed()).await.map_err(fault)?;
+    // Without the write-ahead log, a commit has to wait for readers too; it stays open meanwhile.
+    loop {
+        match sqlx::query("commit").execute(&mut *connection).await {
+            Ok(_) => break,
+            Err(error) if !crate::error::is_retryable(&error) => return Err(fault(error)),
+            Err(_) if began.elapsed() >= patience => {
+                return Err(Error::FenceTimeout { migration: name.to_owned(), waited: began.elapsed() });
+            }
+            Err(_) => tokio::time::sleep(FENCE_POLL).await,
+        }
+    }
+    Ok(Changed { waited: began.elapsed(), pause: held.elapsed() })
 }
 
 #[async_trait]
