@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     NoControlStore,
     #[error("{doing} {}: {source}", path.display())]
     File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
     #[error("{0} already exists")]
     Exists(PathBuf),
     #[error("{what}")]
@@ -53,7 +55,7 @@ impl Failure {
             #[cfg(feature = "distributed")]
             Failure::Distributed(_) => FAILED,
             Failure::Usage { .. } | Failure::NoControlStore | Failure::Unconfirmed { .. } => USAGE,
-            Failure::File { .. } | Failure::Exists(_) | Failure::Io(_) => FAILED,
+            Failure::File { .. } | Failure::Exists(_) | Failure::Listen { .. } | Failure::Io(_) => FAILED,
         }
     }
 
@@ -62,6 +64,7 @@ impl Failure {
             Failure::NoControlStore => {
                 Some("pass --control URL, or set CROSSFADE_CONTROL or DATABASE_URL".to_owned())
             }
+            Failure::Listen { .. } => Some("name another address with --listen".to_owned()),
             Failure::Exists(_) => Some("name another file with -o, or move this one away".to_owned()),
             Failure::Usage { hint, .. } => Some(hint.clone()),
             Failure::Unconfirmed { migration, .. } => Some(format!("add --confirm {migration}")),

@@ -21,9 +21,11 @@ mod progress;
 #[cfg(feature = "distributed")]
 mod project;
 mod ramp;
+mod relay;
 mod report;
 mod rollback;
 mod scan;
+mod serve;
 mod snapshot;
 mod status;
 mod verify;
@@ -90,6 +92,8 @@ enum Command {
     Tune(jobs::Tune),
     Experiments(report::Experiments),
     Report(report::Report),
+    Relay(relay::Relay),
+    Serve(serve::Serve),
 }
 
 /// Parses the arguments, runs the command and turns what comes of it into an exit status.
@@ -139,5 +143,7 @@ async fn run(command: Command, connection: &Connection, output: Output) -> Resul
         Command::Tune(command) => command.run(connection, output).await,
         Command::Experiments(command) => command.run(connection, output).await,
         Command::Report(command) => command.run(connection, output).await,
+        Command::Relay(command) => command.run(connection, output).await,
+        Command::Serve(command) => command.run(connection, output).await,
     }
 }

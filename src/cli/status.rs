@@ -50,7 +50,7 @@ impl Status {
     }
 }
 
-fn document(name: &str, overview: &Overview, jobs: &[Job]) -> serde_json::Value {
+pub(super) fn document(name: &str, overview: &Overview, jobs: &[Job]) -> serde_json::Value {
     let standing = overview.registered.standing;
     serde_json::json!({
         "migration": name,

@@ -8,3 +8,4 @@ mod exit_status;
 mod findings;
 mod journey;
 mod output;
+mod serve;
