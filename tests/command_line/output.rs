@@ -25,7 +25,7 @@ fn transcript(world: &World, commands: &[&[&str]]) -> String {
     for arguments in commands {
         let finished = world.crossfade(*arguments).run();
         text.push_str(&format!("$ crossfade {}\n{}", arguments.join(" "), finished.stdout));
-        for line in finished.stderr.lines() {
+        for line in finished.stderr.lines().filter(|line| !is_halfway(line)) {
             text.push_str(&format!("| {line}\n"));
         }
         if let Some(code) = finished.code().filter(|code| *code != 0) {
@@ -34,6 +34,16 @@ fn transcript(world: &World, commands: &[&[&str]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Whether this is progress between beginning and end, which a fast run may never show.
+fn is_halfway(line: &str) -> bool {
+    let Some((done, rest)) = line.split_once(": ").and_then(|(_, counts)| counts.split_once(" of ")) else {
+        return false;
+    };
+    let total = rest.trim_start_matches("about ").split(' ').next().unwrap_or_default();
+    let is_count = |text: &str| text.chars().all(|digit| digit.is_ascii_digit() || digit == ',');
+    is_count(done) && is_count(total) && rest.contains("/s") && done != "0" && done != total
 }
 
 #[test]
