@@ -28,9 +28,12 @@ fn options(change: impl FnOnce(&mut ExportOptions)) -> ExportOptions {
 async fn terminate(pool: &PgPool, statement: &str) -> i64 {
     loop {
         let ended: i64 = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and pid <> pg_backend_pid() and query like $1 || '%'
-               and xact_start is not null and pg_terminate_backend(pid)",
+            // Chosen before any is ended: conditions of one `where` are tried in the planner's order.
+            "with chosen as materialized (
+                 select pid from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid() and query like $1 || '%'
+                   and xact_start is not null)
+             select count(*) from chosen where pg_terminate_backend(pid)",
         )
         .bind(statement)
         .fetch_one(pool)
