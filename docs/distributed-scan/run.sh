@@ -7,7 +7,7 @@
 set -euo pipefail
 customers=${1:-300000}
 work=$(mktemp -d)
-trap 'kill -9 $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill -9 $(jobs -p) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 cd "$work"
 export DATABASE_URL="sqlite://$work/app.db"
 
@@ -84,6 +84,8 @@ scan=$!
 until tail -n "+$((before + 1))" executor-2.log | grep -q 'Finished task'; do sleep 0.02; done
 echo '$ kill -9 $SECOND_EXECUTOR'
 kill -9 "$victim"
+# Its end is the shell's business, and not to be read here.
+wait "$victim" 2>/dev/null || true
 echo '$ tail executor-2.log'
 tail -n "+$((before + 1))" executor-2.log | grep -oE '(Execute|Finished) task.*' | cut -c1-110
 echo '$ wait'
