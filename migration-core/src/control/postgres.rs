@@ -396,26 +396,25 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 async fn install_functions(connection: &mut PgConnection, id: MigrationId, plan: &Plan) -> sqlx::Result<()> {
-    let mut names = Vec::new();
-    for statement in functions(id, plan) {
-        let created = statement.split_once("crossfade.").and_then(|(_, rest)| rest.split_once('('));
-        names.extend(created.map(|(name, _)| name.to_owned()));
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
-    }
-    // A mapping with other key columns had functions of the same names with other parameters. Those that have just been
-    // written are this transaction's own rows of the catalogue, whether they were new or replaced.
+    let functions = functions(id, plan);
+    // A function is replaced only by one with the same parameters and result. A mapping with other key columns, or another
+    // version of crossfade, had others of the same names.
     let outdated: Vec<String> = sqlx::query_scalar(
-        "select oid::regprocedure::text from pg_catalog.pg_proc
-         where pronamespace = to_regnamespace('crossfade') and proname = any($1)
-           and xmin <> pg_current_xact_id()::xid",
+        "select p.oid::regprocedure::text
+         from pg_catalog.pg_proc p
+         join unnest($1::text[], $2::text[], $3::text[]) as f (name, parameters, result) on p.proname = f.name
+         where p.pronamespace = to_regnamespace('crossfade')
+           and (pg_get_function_identity_arguments(p.oid), pg_get_function_result(p.oid))
+               is distinct from (f.parameters, f.result)",
     )
-    .bind(names)
+    .bind(functions.iter().map(|function| function.name.clone()).collect::<Vec<_>>())
+    .bind(functions.iter().map(|function| function.parameters.clone()).collect::<Vec<_>>())
+    .bind(functions.iter().map(|function| function.result).collect::<Vec<_>>())
     .fetch_all(&mut *connection)
     .await?;
-    for function in outdated {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop function {function}")))
-            .execute(&mut *connection)
-            .await?;
+    let drops = outdated.into_iter().map(|function| format!("drop function {function}"));
+    for statement in drops.chain(functions.into_iter().map(|function| function.statement)) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -340,6 +340,62 @@ async fn a_mapping_with_other_key_columns_leaves_no_functions_of_the_one_before(
 }
 
 #[tokio::test]
+async fn functions_of_another_version_give_way_when_a_migration_is_registered_again() {
+    let fixture = Fixture::new(
+        "create table old (id integer primary key, v text); create table new (id integer primary key, v text)",
+    )
+    .await;
+    let manifest = manifest("old", "new", "select id, v from old where id in (:keys)", "");
+    fixture.register(&manifest).await;
+    // The same parameters, and another result: it cannot be replaced.
+    fixture
+        .run(
+            "drop function crossfade.mirror_moved(bigint, text[]);
+             create function crossfade.mirror_moved(crossfade_epoch bigint, crossfade_k1 text[])
+             returns table (written bigint, removed bigint) language sql as 'select 0::bigint, 0::bigint'",
+        )
+        .await;
+    fixture.register(&manifest).await;
+    let result: String = sqlx::query_scalar(
+        "select pg_get_function_result('crossfade.mirror_moved(bigint, text[])'::regprocedure)",
+    )
+    .fetch_one(&fixture.store.pool)
+    .await
+    .unwrap();
+    assert_eq!(result, "bigint[]");
+}
+
+#[tokio::test]
+async fn no_migrations_name_makes_its_functions_anothers() {
+    let fixture = Fixture::new(
+        "create table old (id integer primary key, v text); create table new (id integer primary key, v text)",
+    )
+    .await;
+    let moved = manifest("old", "new", "select id, v from old where id in (:keys)", "");
+    let named = |name: &str| {
+        Manifest::parse(&moved.text().replace("\"moved\"", &format!("\"{name}\"")), "test").unwrap()
+    };
+    let functions = async || -> i64 {
+        sqlx::query_scalar(
+            "select count(*) from pg_proc
+             where pronamespace = 'crossfade'::regnamespace and proname ~ '^(lock|mirror|reverse)'",
+        )
+        .fetch_one(&fixture.store.pool)
+        .await
+        .unwrap()
+    };
+    fixture.register(&moved).await;
+    let each = functions().await;
+    for (count, name) in (2..).zip(["one_moved", "many_moved", "all_moved"]) {
+        fixture.register(&named(name)).await;
+        assert_eq!(functions().await, each * count, "{name}");
+    }
+    // Registered again, it takes nothing from the others.
+    fixture.register(&moved).await;
+    assert_eq!(functions().await, each * 4);
+}
+
+#[tokio::test]
 async fn a_write_without_crossfades_tables_is_told_what_makes_them() {
     let fixture = Fixture::new("create table application (id integer)").await;
     let mut transaction = fixture.store.pool.begin().await.unwrap();

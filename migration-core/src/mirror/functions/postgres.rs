@@ -8,9 +8,19 @@ use crate::control::postgres::FENCE_CLASS;
 use crate::plan::Plan;
 use crate::quote::postgres::{quote, table};
 
-/// The statements that create what a migration needs in the database: its lock, mirror and reverse
-/// functions. They replace those of an earlier registration.
-pub(crate) fn functions(id: MigrationId, plan: &Plan) -> Vec<String> {
+/// A function of a migration's, in schema `crossfade`.
+pub(crate) struct Function {
+    pub(crate) name: String,
+    /// As the catalogue spells its parameters.
+    pub(crate) parameters: String,
+    /// As the catalogue spells what it returns.
+    pub(crate) result: &'static str,
+    /// Creates it, or replaces one with the same parameters and result.
+    pub(crate) statement: String,
+}
+
+/// What a migration needs in the database: its lock, mirror and reverse functions.
+pub(crate) fn functions(id: MigrationId, plan: &Plan) -> Vec<Function> {
     let mut functions = vec![lock_function(id, plan)];
     for shape in [Shape::One, Shape::Many] {
         functions.extend([mirror_function(id, plan, shape), reverse_function(id, plan, shape)]);
@@ -27,9 +37,11 @@ pub(in crate::mirror) enum Shape {
 }
 
 impl Shape {
+    /// What stands between a function's verb and the underscore before the migration's name: no name can be taken
+    /// for it.
     pub(in crate::mirror) fn suffix(self) -> &'static str {
         match self {
-            Shape::One => "_one",
+            Shape::One => "1",
             Shape::Many => "",
         }
     }
@@ -138,7 +150,7 @@ fn is_settled(made: &str) -> String {
 
 /// Locks a list of keys: see [`Shape::lock`]. A row counts as found only if it was *locked*: one may be
 /// created and committed between the lock and a later look for it, and be gone again before the next lock.
-fn lock_function(id: MigrationId, plan: &Plan) -> String {
+fn lock_function(id: MigrationId, plan: &Plan) -> Function {
     let shape = Shape::Many;
     let numbers = 1..=plan.key().len();
     let texts: Vec<_> = numbers.clone().map(|number| format!("crossfade_k.c{number}::text")).collect();
@@ -173,11 +185,10 @@ end",
         own = own.join(", "),
         id = id.0,
     );
-    let settings = format!("returns void {}", shape.settings());
-    function(&format!("lock_{}", plan.name()), &shape.parameters(plan), &settings, &body)
+    function(format!("lock_{}", plan.name()), shape.parameters(plan), "void", shape, &body)
 }
 
-fn mirror_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
+fn mirror_function(id: MigrationId, plan: &Plan, shape: Shape) -> Function {
     let keys = shape.keys(plan);
     let projection = plan.projection().render(&keys);
     let same: Vec<_> = plan
@@ -207,7 +218,7 @@ fn mirror_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
     fenced_function("mirror", id, plan, shape, &recheck, &statements)
 }
 
-fn reverse_function(id: MigrationId, plan: &Plan, shape: Shape) -> String {
+fn reverse_function(id: MigrationId, plan: &Plan, shape: Shape) -> Function {
     let mut statements = String::new();
     for statement in plan.reverse() {
         // Writing to a String cannot fail.
@@ -232,7 +243,7 @@ fn fenced_function(
     shape: Shape,
     recheck: &str,
     statements: &str,
-) -> String {
+) -> Function {
     let body = format!(
         "declare
     {declarations}
@@ -261,19 +272,22 @@ end",
         lock = shape.lock(id, plan),
     );
     function(
-        &format!("{what}{}_{}", shape.suffix(), plan.name()),
-        &format!("crossfade_epoch bigint, {}", shape.parameters(plan)),
-        &format!("returns bigint[] {}", shape.settings()),
+        format!("{what}{}_{}", shape.suffix(), plan.name()),
+        format!("crossfade_epoch bigint, {}", shape.parameters(plan)),
+        "bigint[]",
+        shape,
         &body,
     )
 }
 
-fn function(name: &str, parameters: &str, returns: &str, body: &str) -> String {
+fn function(name: String, parameters: String, result: &'static str, shape: Shape, body: &str) -> Function {
     // The manifest's statements may hold dollar quotes of their own; the tag must not be one of them.
     let tag = (0..).map(|number| format!("$crossfade{number}$")).find(|tag| !body.contains(tag.as_str()));
     let tag = tag.unwrap_or_default();
-    format!(
-        "create or replace function crossfade.{name}({parameters}) {returns} language plpgsql volatile as {tag}\n\
-         #variable_conflict use_column\n{body}\n{tag}"
-    )
+    let statement = format!(
+        "create or replace function crossfade.{name}({parameters}) returns {result} {settings}
+         language plpgsql volatile as {tag}\n#variable_conflict use_column\n{body}\n{tag}",
+        settings = shape.settings(),
+    );
+    Function { name, parameters, result, statement }
 }
