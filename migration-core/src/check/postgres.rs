@@ -139,21 +139,31 @@ async fn pages(connection: &mut PgConnection, plan: &Plan) -> sqlx::Result<f64> 
     .await
 }
 
-/// A quarter of the keys from each end, the rest from this percentage of all pages. Binds the number
-/// of keys.
+/// A quarter of the keys from each end, the rest from this percentage of all pages, where the ends are left
+/// out: a key that was picked twice would be one less. Binds the number of keys.
 fn page_sample(plan: &Plan, percent: f64) -> String {
     let percent = percent.min(100.0);
     format!(
-        "select {texts} from (
+        "with ends as materialized (
              (select {key} from {old} order by {key} limit $1 / 4)
              union (select {key} from {old} order by {descending} limit $1 / 4)
-             union (select {key} from {old} tablesample system ({percent}) order by random() limit $1 - $1 / 4 * 2)
+         )
+         select {texts} from (
+             select {key} from ends
+             union all (
+                 select {key} from {old} tablesample system ({percent})
+                 where ({key}) not in (select {key} from ends) order by random() limit $1 - $1 / 4 * 2)
          ) as s
          order by {ordered} limit $1",
         texts = key_texts(plan),
         key = key_columns(plan, ""),
         ordered = key_columns(plan, "s."),
-        descending = plan.key().iter().map(|column| format!("{} desc", quote(&column.name))).collect::<Vec<_>>().join(", "),
+        descending = plan
+            .key()
+            .iter()
+            .map(|column| format!("{} desc", quote(&column.name)))
+            .collect::<Vec<_>>()
+            .join(", "),
         old = table(plan.old()),
     )
 }
