@@ -7,9 +7,9 @@ use arrow::array::{
     Array, ArrayRef, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array,
     LargeStringArray, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 
-use crate::snapshot::{Layout, Side, SnapshotHeader, SnapshotManifest, SnapshotWriter};
+use crate::snapshot::{Layout, Side, Snapshot, SnapshotHeader, SnapshotManifest, SnapshotWriter};
 
 /// A key of one of the shapes that keys have. Keys of one shape order as a snapshot's rows do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +132,33 @@ pub(crate) fn header(batch: &RecordBatch, side: Side) -> SnapshotHeader {
         schema: batch.schema(),
         key: names.take_while(|name| name != "plan").collect(),
         scope_columns: 1,
+    }
+}
+
+/// Snapshots with keys of a shape, in row groups of four: 60 rows, and every `step`-th of them.
+pub(crate) struct Thinned {
+    pub(crate) whole: Snapshot,
+    pub(crate) thin: Snapshot,
+    /// The types of their key columns.
+    pub(crate) types: Vec<DataType>,
+    _folder: tempfile::TempDir,
+}
+
+impl Thinned {
+    pub(crate) fn new(shape: usize, step: usize) -> Thinned {
+        let folder = tempfile::tempdir().unwrap();
+        let values = Values { plan: None, quantity: 0, amount: None };
+        let mut rows: Vec<_> = (0..60).map(|n| (Key::new(shape, n), values.clone())).collect();
+        rows.sort_by(|left, right| left.0.cmp(&right.0));
+        let thin: Vec<_> = rows.iter().step_by(step).cloned().collect();
+        let layout = Layout { row_group_rows_max: 4, file_rows_max: 12 };
+        write_side(folder.path(), Side::Old, &rows, layout);
+        write_side(folder.path(), Side::New, &thin, layout);
+        let snapshot = |side: Side| Snapshot::open(side.folder(folder.path())).unwrap();
+        let (whole, thin) = (snapshot(Side::Old), snapshot(Side::New));
+        let field = |name: &String| whole.schema().field_with_name(name).unwrap().data_type().clone();
+        let types = whole.manifest().key.iter().map(field).collect();
+        Thinned { whole, thin, types, _folder: folder }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Which engine scans: this machine's, or a cluster's.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crossfade::backfill::Cancel;
 use crossfade::backfill::findings::ScanSummary;
-use crossfade::backfill::scan::{Dumps, ScanOptions};
+use crossfade::backfill::progress::Progress;
+use crossfade::backfill::scan::{Dumps, ScanOptions, watch, watch_dumps};
 use crossfade::backfill::snapshot::SnapshotPair;
 
 use super::failure::Failure;
-use super::output::Output;
 
 /// The word for this machine's engine.
 const LOCAL: &str = "local";
@@ -22,6 +22,12 @@ pub(crate) enum Engine {
     /// That of a cluster.
     #[cfg(feature = "distributed")]
     Cluster(crossfade::distributed::Cluster),
+}
+
+/// What is compared.
+pub(crate) enum Sides {
+    Snapshots(Box<SnapshotPair>),
+    Dumps(Dumps),
 }
 
 impl FromStr for Engine {
@@ -49,65 +55,41 @@ impl FromStr for Engine {
 }
 
 impl Engine {
-    /// Has a cluster compare snapshots, or gives nothing where this machine's engine is asked for.
-    #[cfg(feature = "distributed")]
+    /// What is to be said of it before it begins.
+    pub(crate) fn note(&self) -> Option<String> {
+        match self {
+            Self::Local => None,
+            #[cfg(feature = "distributed")]
+            Self::Cluster(cluster) => {
+                Some(format!("comparing on the cluster at {cluster}; its scheduler shows how far it is"))
+            }
+        }
+    }
+
+    /// Compares both sides, and writes what it finds.
     pub(crate) async fn scan(
         &self,
-        pair: &SnapshotPair,
-        findings: &Path,
+        sides: Sides,
+        findings: PathBuf,
         options: &ScanOptions,
+        progress: &dyn Progress,
         cancel: &Cancel,
-        output: Output,
-    ) -> Result<Option<ScanSummary>, Failure> {
-        let Self::Cluster(cluster) = self else { return Ok(None) };
-        note(cluster, output);
-        Ok(Some(crossfade::distributed::scan(cluster, pair, findings, options, cancel).await?))
-    }
-
-    /// Has a cluster compare dumps, or gives nothing where this machine's engine is asked for.
-    #[cfg(feature = "distributed")]
-    pub(crate) async fn scan_dumps(
-        &self,
-        dumps: &Dumps,
-        findings: &Path,
-        options: &ScanOptions,
-        cancel: &Cancel,
-        output: Output,
-    ) -> Result<Option<ScanSummary>, Failure> {
-        let Self::Cluster(cluster) = self else { return Ok(None) };
-        note(cluster, output);
-        Ok(Some(crossfade::distributed::scan_dumps(cluster, dumps, findings, options, cancel).await?))
-    }
-}
-
-#[cfg(feature = "distributed")]
-fn note(cluster: &crossfade::distributed::Cluster, output: Output) {
-    output.note(&format!("comparing on the cluster at {cluster}; its scheduler shows how far it is"));
-}
-
-/// There is no other engine in this build.
-#[cfg(not(feature = "distributed"))]
-#[expect(clippy::unused_async, reason = "with clusters they wait for one")]
-impl Engine {
-    pub(crate) async fn scan(
-        &self,
-        _: &SnapshotPair,
-        _: &Path,
-        _: &ScanOptions,
-        _: &Cancel,
-        _: Output,
-    ) -> Result<Option<ScanSummary>, Failure> {
-        Ok(None)
-    }
-
-    pub(crate) async fn scan_dumps(
-        &self,
-        _: &Dumps,
-        _: &Path,
-        _: &ScanOptions,
-        _: &Cancel,
-        _: Output,
-    ) -> Result<Option<ScanSummary>, Failure> {
-        Ok(None)
+    ) -> Result<ScanSummary, Failure> {
+        Ok(match (self, sides) {
+            (Self::Local, Sides::Snapshots(pair)) => {
+                watch(*pair, findings, options, progress, cancel).await?
+            }
+            (Self::Local, Sides::Dumps(dumps)) => {
+                watch_dumps(dumps, findings, options, progress, cancel).await?
+            }
+            #[cfg(feature = "distributed")]
+            (Self::Cluster(cluster), Sides::Snapshots(pair)) => {
+                crossfade::distributed::scan(cluster, &pair, &findings, options, cancel).await?
+            }
+            #[cfg(feature = "distributed")]
+            (Self::Cluster(cluster), Sides::Dumps(dumps)) => {
+                crossfade::distributed::scan_dumps(cluster, &dumps, &findings, options, cancel).await?
+            }
+        })
     }
 }

@@ -1,18 +1,19 @@
 //! `crossfade scan`: two snapshots compared, offline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Args;
-use crossfade::backfill::findings::ScanSummary;
-use crossfade::backfill::scan::{watch, watch_dumps};
+use crossfade::backfill::Cancel;
+use crossfade::backfill::scan::ScanOptions;
 use crossfade::backfill::snapshot::{Requirements, SnapshotPair};
 use crossfade::backfill::verify::Differences;
 use crossfade::core::gate::grouped;
 
 use super::connection::Connection;
 use super::dumps::DumpArguments;
-use super::engine::Engine;
+use super::engine::{Engine, Sides};
 use super::failure::{self, Failure};
 use super::output::Output;
 use super::progress::{self, Shown};
@@ -51,9 +52,15 @@ pub(crate) struct Scan {
 
 impl Scan {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
-        if self.dumps.are_given() {
-            return self.run_dumps(connection, output).await;
-        }
+        let comparison = if self.dumps.are_given() {
+            self.of_dumps(connection, output).await?
+        } else {
+            self.of_snapshots(connection, output).await?
+        };
+        comparison.run(output).await
+    }
+
+    async fn of_snapshots(self, connection: &Connection, output: Output) -> Result<Comparison, Failure> {
         let (Some(name), Some(snapshot)) = (self.name, self.snapshot) else {
             // The parser has asked for both.
             return Err(Failure::Usage {
@@ -78,55 +85,71 @@ impl Scan {
                 standing.epoch
             ));
         }
-        let begun = std::time::Instant::now();
-        let options = self.scanning.options();
-        let summary = match self.engine.scan(&pair, &self.out, &options, &cancel, output).await? {
-            Some(summary) => summary,
-            None => watch(pair, self.out.clone(), &options, &progress, &cancel).await?,
-        };
-        let next = format!("next: crossfade copy {name} --findings {}\n", self.out.display());
-        Ok(told(&summary, &self.out, begun, &next, output))
+        Ok(Comparison {
+            sides: Sides::Snapshots(Box::new(pair)),
+            options: self.scanning.options(),
+            engine: self.engine,
+            next: copy_next(&name, &self.out),
+            out: self.out,
+            progress,
+            cancel,
+        })
     }
 
-    async fn run_dumps(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
+    async fn of_dumps(self, connection: &Connection, output: Output) -> Result<Comparison, Failure> {
         let mut options = self.scanning.options();
         options.unordered_bytes_max = self.dumps.memory().unwrap_or(options.unordered_bytes_max);
         let (dumps, next, progress, cancel) = match &self.name {
             Some(name) => {
                 let Work { migration, progress, cancel } = Work::open(name, connection, output).await?;
-                let next = format!("next: crossfade copy {name} --findings {}\n", self.out.display());
-                (self.dumps.dumps(Some(&migration.subject.plan))?, next, progress, cancel)
+                let dumps = self.dumps.dumps(Some(&migration.subject.plan))?;
+                (dumps, copy_next(name, &self.out), progress, cancel)
             }
             None => {
                 let next = format!("findings: {}\n", self.out.display());
                 (self.dumps.dumps(None)?, next, Shown::new(output), progress::cancel_on_interrupt(output))
             }
         };
-        let begun = std::time::Instant::now();
-        let summary = match self.engine.scan_dumps(&dumps, &self.out, &options, &cancel, output).await? {
-            Some(summary) => summary,
-            None => watch_dumps(dumps, self.out.clone(), &options, &progress, &cancel).await?,
-        };
-        if summary.columns.as_ref().is_some_and(Vec::is_empty) {
-            output.note("keys alone were compared: rows that differ in their values were not looked for");
-        }
-        Ok(told(&summary, &self.out, begun, &next, output))
+        let sides = Sides::Dumps(dumps);
+        Ok(Comparison { sides, options, engine: self.engine, next, out: self.out, progress, cancel })
     }
 }
 
-fn told(
-    summary: &ScanSummary,
-    out: &std::path::Path,
-    begun: std::time::Instant,
-    next: &str,
-    output: Output,
-) -> ExitCode {
-    let rows = summary.rows_old + summary.rows_new;
-    output.note(&format!("compared {} rows in {:.1} s", grouped(rows), begun.elapsed().as_secs_f64()));
-    let found = Differences::of(summary, out);
-    output.result(summary, |_| {
-        let next = if summary.is_clean() { "nothing differs\n" } else { next };
-        work::differences(&found) + next
-    });
-    if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(failure::DIFFERENCES) }
+fn copy_next(name: &str, out: &Path) -> String {
+    format!("next: crossfade copy {name} --findings {}\n", out.display())
+}
+
+/// All that a scan needs, whatever is compared.
+struct Comparison {
+    sides: Sides,
+    options: ScanOptions,
+    engine: Engine,
+    /// What to do with what is found.
+    next: String,
+    out: PathBuf,
+    progress: Shown,
+    cancel: Cancel,
+}
+
+impl Comparison {
+    async fn run(self, output: Output) -> Result<ExitCode, Failure> {
+        if let Some(note) = self.engine.note() {
+            output.note(&note);
+        }
+        let begun = Instant::now();
+        let findings = self.out.clone();
+        let scanning = self.engine.scan(self.sides, findings, &self.options, &self.progress, &self.cancel);
+        let summary = scanning.await?;
+        if summary.columns.as_ref().is_some_and(Vec::is_empty) {
+            output.note("keys alone were compared: rows that differ in their values were not looked for");
+        }
+        let rows = summary.rows_old + summary.rows_new;
+        output.note(&format!("compared {} rows in {:.1} s", grouped(rows), begun.elapsed().as_secs_f64()));
+        let found = Differences::of(&summary, &self.out);
+        output.result(&summary, |_| {
+            let next = if summary.is_clean() { "nothing differs\n" } else { &self.next };
+            work::differences(&found) + next
+        });
+        Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(failure::DIFFERENCES) })
+    }
 }

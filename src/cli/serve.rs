@@ -12,16 +12,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use clap::Args;
-use crossfade::backfill::queue::{self, Job};
+use crossfade::Operator;
 use crossfade::core::phase::Phase;
-use crossfade::{Operator, Overview};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connection::Connection;
 use super::failure::Failure;
 use super::output::Output;
-use super::status;
+use super::status::Seen;
 
 /// The media type of Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4";
@@ -80,25 +79,15 @@ struct Watched {
     names: Vec<String>,
 }
 
-/// One migration as it stands.
-struct Seen {
-    name: String,
-    overview: Overview,
-    jobs: Vec<Job>,
-}
-
 impl Watched {
     async fn look(&self) -> Result<Vec<Seen>, Failure> {
-        let database = self.operator.database();
         let names = match self.names.as_slice() {
-            [] => database.control.names().await?,
+            [] => self.operator.database().control.names().await?,
             names => names.to_vec(),
         };
         let mut all = Vec::with_capacity(names.len());
         for name in names {
-            let overview = self.operator.overview(&name).await?;
-            let jobs = queue::queue(&database.pool).jobs(overview.registered.id).await?;
-            all.push(Seen { name, overview, jobs });
+            all.push(Seen::now(&self.operator, name).await?);
         }
         Ok(all)
     }
@@ -114,9 +103,7 @@ async fn metrics(State(watched): State<Arc<Watched>>) -> Response {
 async fn statuses(State(watched): State<Arc<Watched>>) -> Response {
     match watched.look().await {
         Ok(all) => {
-            let all: Vec<_> =
-                all.iter().map(|seen| status::document(&seen.name, &seen.overview, &seen.jobs)).collect();
-            let document = serde_json::Value::Array(all);
+            let document = serde_json::Value::Array(all.iter().map(Seen::document).collect());
             ([(CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
         }
         Err(failure) => unavailable(&failure),

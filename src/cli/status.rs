@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use crossfade::Overview;
 use crossfade::backfill::queue::{self, Job};
 use crossfade::core::gate::{counted, grouped, spell};
+use crossfade::{Operator, Overview};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -43,53 +43,69 @@ impl Status {
             });
             return Ok(ExitCode::SUCCESS);
         };
-        let overview = operator.overview(&name).await?;
-        let jobs = queue::queue(&operator.database().pool).jobs(overview.registered.id).await?;
-        output.result(&document(&name, &overview, &jobs), |_| text(&name, &overview, &jobs));
+        let seen = Seen::now(&operator, name).await?;
+        output.result(&seen.document(), |_| seen.text());
         Ok(ExitCode::SUCCESS)
     }
 }
 
-pub(super) fn document(name: &str, overview: &Overview, jobs: &[Job]) -> serde_json::Value {
-    let standing = overview.registered.standing;
-    serde_json::json!({
-        "migration": name,
-        "phase": standing.phase,
-        "ramp_percent": standing.ramp.percent(),
-        "epoch": standing.epoch,
-        "stood_seconds": overview.registered.stood.as_secs_f64(),
-        "reads": standing.reads(true),
-        "writes": standing.phase.primary(),
-        "gate": overview.gate.as_ref().map(plan::document),
-        "comparisons": overview.comparisons,
-        "evidence": overview.evidence,
-        "instances": overview.instances,
-        "jobs": jobs,
-    })
+/// A migration as it stands.
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) overview: Overview,
+    pub(super) jobs: Vec<Job>,
 }
 
-fn text(name: &str, overview: &Overview, jobs: &[Job]) -> String {
-    let standing = overview.registered.standing;
-    let live = overview.instances.iter().filter(|instance| instance.is_live).count() as u64;
-    let mut text = format!(
-        "{name}: {standing}, for {}\n{}\n",
-        spell(overview.registered.stood),
-        counted(live, "live instance")
-    );
-    if overview.comparisons.compared + overview.comparisons.dropped > 0 {
-        text.push_str(&format!(
-            "comparisons {}, mismatches {}, dropped {}\n",
-            grouped(overview.comparisons.compared),
-            grouped(overview.comparisons.mismatched),
-            grouped(overview.comparisons.dropped)
-        ));
+impl Seen {
+    pub(super) async fn now(operator: &Operator, name: String) -> Result<Seen, Failure> {
+        let overview = operator.overview(&name).await?;
+        let jobs = queue::queue(&operator.database().pool).jobs(overview.registered.id).await?;
+        Ok(Seen { name, overview, jobs })
     }
-    for job in jobs.iter().filter(|job| !job.state.is_finished()) {
-        text.push_str(&jobs::line(job));
+
+    pub(super) fn document(&self) -> serde_json::Value {
+        let Seen { name, overview, jobs } = self;
+        let standing = overview.registered.standing;
+        serde_json::json!({
+            "migration": name,
+            "phase": standing.phase,
+            "ramp_percent": standing.ramp.percent(),
+            "epoch": standing.epoch,
+            "stood_seconds": overview.registered.stood.as_secs_f64(),
+            "reads": standing.reads(true),
+            "writes": standing.phase.primary(),
+            "gate": overview.gate.as_ref().map(plan::document),
+            "comparisons": overview.comparisons,
+            "evidence": overview.evidence,
+            "instances": overview.instances,
+            "jobs": jobs,
+        })
     }
-    match &overview.gate {
-        Some(report) => text.push_str(&plan::text(name, report)),
-        None => text.push_str("complete; nothing is left to do\n"),
+
+    fn text(&self) -> String {
+        let Seen { name, overview, jobs } = self;
+        let standing = overview.registered.standing;
+        let live = overview.instances.iter().filter(|instance| instance.is_live).count() as u64;
+        let mut text = format!(
+            "{name}: {standing}, for {}\n{}\n",
+            spell(overview.registered.stood),
+            counted(live, "live instance")
+        );
+        if overview.comparisons.compared + overview.comparisons.dropped > 0 {
+            text.push_str(&format!(
+                "comparisons {}, mismatches {}, dropped {}\n",
+                grouped(overview.comparisons.compared),
+                grouped(overview.comparisons.mismatched),
+                grouped(overview.comparisons.dropped)
+            ));
+        }
+        for job in jobs.iter().filter(|job| !job.state.is_finished()) {
+            text.push_str(&jobs::line(job));
+        }
+        match &overview.gate {
+            Some(report) => text.push_str(&plan::text(name, report)),
+            None => text.push_str("complete; nothing is left to do\n"),
+        }
+        text
     }
-    text
 }

@@ -118,24 +118,20 @@ async fn all_ranges(
 async fn export_range(job: Arc<Job>, number: usize) -> Result<(usize, WrittenRange)> {
     let mut losses = 0;
     loop {
-        let failed = match attempt(&job, number).await {
+        let error = match attempt(&job, number).await {
             Err(Error::Core(error)) => error,
             outcome => return Ok((number, outcome?)),
         };
-        // Whatever the range failed of: one that was begun after the moment was gone is told that there is no such
+        // Whatever it failed of: a range that was begun after the moment was gone is told that there is no such
         // snapshot, and has lost no connection.
         if let Err(source) = job.read.hold().await {
             return Err(Error::SnapshotLost { source: Box::new(source) });
         }
-        if !failed.is_connection_lost() {
-            return Err(failed.into());
-        }
-        let lost = failed;
         losses += 1;
-        if losses > LOSSES_MAX {
-            return Err(lost.into());
+        if !error.is_connection_lost() || losses > LOSSES_MAX {
+            return Err(error.into());
         }
-        tracing::warn!(range = number, error = %lost, "a connection was lost; its range is read again");
+        tracing::warn!(range = number, %error, "a connection was lost; its range is read again");
     }
 }
 

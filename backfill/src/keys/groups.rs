@@ -19,14 +19,22 @@ pub(crate) trait KeyedGroups: Sync {
     /// The key columns' names.
     fn names(&self) -> &[String];
 
-    /// The first key of a group, as the only one.
-    fn first_key(&self, group: usize) -> Result<Keys>;
+    /// The first key of a group, as the only one, where that is known without reading the group.
+    fn known_first_key(&self, group: usize) -> Option<Keys>;
 
     /// The keys of a group, and what comes with them.
     fn load(&self, group: usize) -> Result<(Keys, Self::Load)>;
 
     /// A row's key is smaller than the one before it.
     fn out_of_order(&self, row: u64, key: String, previous: String) -> Error;
+
+    /// The first key of a group, as the only one.
+    fn first_key(&self, group: usize) -> Result<Keys> {
+        match self.known_first_key(group) {
+            Some(key) => Ok(key),
+            None => Ok(self.load(group)?.0.slice(0, 1)),
+        }
+    }
 
     /// How many groups there are.
     fn len(&self) -> usize {

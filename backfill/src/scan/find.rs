@@ -70,37 +70,21 @@ impl<'a> Finder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Layout, Side};
-    use crate::testing::{KEY_SHAPES, Key, Values, write_side};
+    use crate::testing::{KEY_SHAPES, Thinned};
 
     #[test]
     fn keys_of_all_shapes_are_found_and_absent_ones_are_not() {
         for shape in 0..KEY_SHAPES {
-            let folder = tempfile::tempdir().unwrap();
-            let values = Values { plan: None, quantity: 0, amount: None };
-            let mut rows: Vec<_> = (0..60).map(|n| (Key::new(shape, n), values.clone())).collect();
-            rows.sort_by(|left, right| left.0.cmp(&right.0));
-            let thirds: Vec<_> = rows.iter().step_by(3).cloned().collect();
-            let layout = Layout { row_group_rows_max: 4, file_rows_max: 12 };
-            write_side(folder.path(), Side::Old, &rows, layout);
-            write_side(folder.path(), Side::New, &thirds, layout);
-            let snapshot = |side: Side| Snapshot::open(side.folder(folder.path())).unwrap();
-            let (old, new) = (snapshot(Side::Old), snapshot(Side::New));
-            let types: Vec<DataType> = old
-                .manifest()
-                .key
-                .iter()
-                .map(|name| old.schema().field_with_name(name).unwrap().data_type().clone())
-                .collect();
-            let groups = RowGroups::new(&old, &types);
+            let Thinned { whole, thin, types, .. } = &Thinned::new(shape, 3);
+            let groups = RowGroups::new(whole, types);
             for step in [1, 2, 5, 17] {
-                let (mut in_old, mut in_new) = (Finder::new(&old, &types), Finder::new(&new, &types));
+                let (mut in_whole, mut in_thin) = (Finder::new(whole, types), Finder::new(thin, types));
                 for row in (0..60_usize).step_by(step) {
                     let (keys, hashes) = groups.load(row / 4).unwrap();
-                    let place = in_old.find(&keys, row % 4).unwrap();
+                    let place = in_whole.find(&keys, row % 4).unwrap();
                     let expected = Place { row: row as u64, hash: hashes.get(row % 4) };
                     assert_eq!(place, Some(expected), "shape {shape}, step {step}");
-                    let place = in_new.find(&keys, row % 4).unwrap();
+                    let place = in_thin.find(&keys, row % 4).unwrap();
                     let expected = (row % 3 == 0).then_some(row as u64 / 3);
                     assert_eq!(place.map(|place| place.row), expected, "shape {shape}, step {step}");
                 }

@@ -38,7 +38,8 @@ pub(super) fn run(
 
     let old = RowGroups::new(pair.old(), &key_types);
     let new = RowGroups::new(pair.new_side(), &key_types);
-    let threads = thread_count(options, old.scan_bytes_max().max(new.scan_bytes_max()));
+    let run_bytes_max = old.scan_bytes_max().max(new.scan_bytes_max());
+    let threads = options.affordable_threads(RUNS_PER_THREAD * run_bytes_max);
     let ranges = after(key_ranges(&old, &new, threads)?, done);
     let meter = Meter::new(old.rows() + new.rows(), done.rows(), progress);
     let names = pair.old().schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -130,12 +131,6 @@ pub(super) fn common_key_types(pair: &SnapshotPair) -> Vec<DataType> {
 /// The type that a key column of both sides is brought to: its own where they agree.
 pub(super) fn common_key_type(old: &DataType, new: &DataType) -> DataType {
     if old == new { old.clone() } else { key_type(old).unwrap_or_else(|| old.clone()) }
-}
-
-fn thread_count(options: &ScanOptions, run_bytes_max: u64) -> usize {
-    let thread_bytes = (run_bytes_max * RUNS_PER_THREAD).max(1);
-    let affordable = usize::try_from(options.memory_bytes_max / thread_bytes).unwrap_or(usize::MAX);
-    options.threads.get().min(affordable).max(1)
 }
 
 pub(super) fn empty_summary(pair: &SnapshotPair, options: &ScanOptions) -> ScanSummary {

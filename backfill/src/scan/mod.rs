@@ -79,6 +79,14 @@ impl Default for ScanOptions {
     }
 }
 
+impl ScanOptions {
+    /// How many threads there may be that hold so many bytes each.
+    fn affordable_threads(&self, thread_bytes: u64) -> usize {
+        let affordable = usize::try_from(self.memory_bytes_max / thread_bytes.max(1)).unwrap_or(usize::MAX);
+        self.threads.get().min(affordable).max(1)
+    }
+}
+
 /// How far a scan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -96,7 +104,7 @@ pub struct Progress {
 ///
 /// [`Error::FindingsPresent`] if the folder holds a finished scan; [`Error::FileCorrupt`] or [`Error::KeyOrder`] if a
 /// snapshot is not what was written; [`Error::Cancelled`]; [`Error::Io`] or [`Error::DiskFull`]. After an error there
-/// is no summary in the folder, and what else is there is removed by the next scan.
+/// is no summary in the folder; the next scan of the same goes on from the last checkpoint, and any other removes what is there.
 ///
 /// [`Error::FindingsPresent`]: crate::Error::FindingsPresent
 /// [`Error::FileCorrupt`]: crate::Error::FileCorrupt

@@ -63,8 +63,7 @@ fn thread_count(pair: &DumpPair<'_>, options: &ScanOptions) -> usize {
     };
     // Of each side a column's stored and plain bytes; and the keys of a range.
     let thread_bytes = 4 * largest(&pair.values) + 2 * RANGE_ROW_GROUPS * largest(&pair.dumps.key);
-    let affordable = usize::try_from(options.memory_bytes_max / thread_bytes.max(1)).unwrap_or(usize::MAX);
-    options.threads.get().min(affordable).max(1)
+    options.affordable_threads(thread_bytes)
 }
 
 struct Ordered<'a> {
@@ -187,11 +186,8 @@ impl KeyedGroups for ForeignGroups<'_> {
         self.names
     }
 
-    fn first_key(&self, group: usize) -> Result<Keys> {
-        match &self.first_keys {
-            Some(keys) => Ok(keys.slice(group, 1)),
-            None => Ok(self.load(group)?.0.slice(0, 1)),
-        }
+    fn known_first_key(&self, group: usize) -> Option<Keys> {
+        self.first_keys.as_ref().map(|keys| keys.slice(group, 1))
     }
 
     fn load(&self, group: usize) -> Result<(Keys, ())> {

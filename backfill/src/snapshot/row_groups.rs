@@ -50,11 +50,6 @@ impl<'a> RowGroups<'a> {
         Ok(self.load(index)?.0)
     }
 
-    /// The first key of a row group, as the only one, where the footers say it.
-    pub(crate) fn known_first_key(&self, index: usize) -> Option<Keys> {
-        self.first_keys.as_ref().map(|keys| keys.slice(index, 1))
-    }
-
     /// The rows that have the only key in `key`.
     pub(crate) fn rows_of_key(&self, key: &Keys) -> Result<Range<u64>> {
         let start = self.lower_bound(key, self.len() / 2)?;
@@ -83,11 +78,8 @@ impl KeyedGroups for RowGroups<'_> {
         self.names
     }
 
-    fn first_key(&self, group: usize) -> Result<Keys> {
-        match &self.first_keys {
-            Some(keys) => Ok(keys.slice(group, 1)),
-            None => Ok(self.keys(group)?.slice(0, 1)),
-        }
+    fn known_first_key(&self, group: usize) -> Option<Keys> {
+        self.first_keys.as_ref().map(|keys| keys.slice(group, 1))
     }
 
     fn load(&self, group: usize) -> Result<(Keys, Hashes)> {
@@ -137,30 +129,14 @@ impl RowGroup<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Layout, Side};
-    use crate::testing::{KEY_SHAPES, Key, Values, write_side};
+    use crate::testing::{KEY_SHAPES, Thinned};
 
     /// By statistics or by reading: each key is found where it is, and what is between two keys before the second.
     #[test]
     fn keys_of_all_shapes_are_found_from_any_guess() {
         for shape in 0..KEY_SHAPES {
-            let folder = tempfile::tempdir().unwrap();
-            let values = Values { plan: None, quantity: 0, amount: None };
-            let mut rows: Vec<_> = (0..60).map(|n| (Key::new(shape, n), values.clone())).collect();
-            rows.sort_by(|left, right| left.0.cmp(&right.0));
-            let halved: Vec<_> = rows.iter().step_by(2).cloned().collect();
-            let layout = Layout { row_group_rows_max: 4, file_rows_max: 12 };
-            write_side(folder.path(), Side::Old, &rows, layout);
-            write_side(folder.path(), Side::New, &halved, layout);
-            let snapshot = |side: Side| Snapshot::open(side.folder(folder.path())).unwrap();
-            let (old, new) = (snapshot(Side::Old), snapshot(Side::New));
-            let types: Vec<DataType> = old
-                .manifest()
-                .key
-                .iter()
-                .map(|name| old.schema().field_with_name(name).unwrap().data_type().clone())
-                .collect();
-            let (old, new) = (RowGroups::new(&old, &types), RowGroups::new(&new, &types));
+            let Thinned { whole, thin, types, .. } = &Thinned::new(shape, 2);
+            let (old, new) = (RowGroups::new(whole, types), RowGroups::new(thin, types));
             assert_eq!(old.first_keys.is_some(), types.len() == 1, "shape {shape}");
 
             let keys: Vec<Keys> = (0..old.len()).map(|group| old.keys(group).unwrap()).collect();
