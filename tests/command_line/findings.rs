@@ -14,15 +14,7 @@ async fn planted_differences_are_found_and_mended(world: World) {
     world.fill(40).await;
     world.advance_to("dual_write");
     world.succeed(["backfill", NAME]);
-    // Customers 1, 2 and 4 have both kinds of contact.
-    world
-        .database
-        .execute(
-            "delete from contacts where customer_id in (1, 2) and kind = 'email';
-             update contacts set value = 'wrong' where customer_id in (2, 4, 8) and kind = 'phone';
-             insert into contacts values (4, 'fax', 'an orphan'), (1000, 'email', 'of nobody')",
-        )
-        .await;
+    world.plant().await;
     let planted = world.contacts().await;
 
     let exported = world.json(["snapshot", NAME, "--out", "snapshots/monday"]);

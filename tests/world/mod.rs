@@ -92,6 +92,18 @@ impl World {
             .await;
     }
 
+    /// Plants differences in the new table behind crossfade's back: two rows missing, three wrong, two of nobody's.
+    /// Customers 1, 2 and 4 have both kinds of contact.
+    pub(crate) async fn plant(&self) {
+        self.database
+            .execute(
+                "delete from contacts where customer_id in (1, 2) and kind = 'email';
+                 update contacts set value = 'wrong' where customer_id in (2, 4, 8) and kind = 'phone';
+                 insert into contacts values (4, 'fax', 'an orphan'), (1000, 'email', 'of nobody')",
+            )
+            .await;
+    }
+
     /// Registers the migration with gates that a quiet table passes.
     pub(crate) fn init(&self) {
         self.succeed(["init", "contacts.toml"]);

@@ -3,7 +3,8 @@
 //! `cargo install ballista-scheduler` builds the same with all its settings; this one needs no further crates, and
 //! notices within seconds that an executor has died.
 
-use std::io::Write;
+mod process;
+
 use std::sync::Arc;
 
 use ballista_scheduler::cluster::BallistaCluster;
@@ -14,8 +15,7 @@ use ballista_scheduler::scheduler_process::start_server;
 const EXECUTOR_TIMEOUT_SECONDS: u64 = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    log::set_logger(&Lines)?;
-    log::set_max_level(log::LevelFilter::Info);
+    process::log_lines()?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [host, port] = arguments.as_slice() else { return Err("usage: scheduler HOST PORT".into()) };
     let config = SchedulerConfig {
@@ -27,33 +27,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         expire_dead_executor_interval_seconds: 1,
         ..SchedulerConfig::default()
     };
-    // Plans are walked recursively, and unoptimised code has large frames.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(32 * 1024 * 1024)
-        .build()?;
-    runtime.block_on(async {
+    process::runtime()?.block_on(async {
         let cluster = BallistaCluster::new_from_config(&config).await?;
         start_server(cluster, format!("{host}:{port}").parse()?, Arc::new(config)).await?;
         Ok(())
     })
-}
-
-/// Prints what the process logs, one line each.
-struct Lines;
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let text = record.args().to_string();
-        // Plans span lines, and are long.
-        let mut stdout = std::io::stdout().lock();
-        let _ = writeln!(stdout, "{} {}", record.level(), text.lines().next().unwrap_or_default());
-        let _ = stdout.flush();
-    }
-
-    fn flush(&self) {}
 }
