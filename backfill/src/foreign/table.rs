@@ -277,10 +277,8 @@ impl ForeignTable {
             }
         }
     }
-}
 
-/// Smallest and largest value over all row groups, where the footers say.
-impl ForeignTable {
+    /// The smallest and largest values of each file's row groups, where the footers say.
     pub(crate) fn key_bounds(
         &self,
         column: &str,

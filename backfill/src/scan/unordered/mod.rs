@@ -258,30 +258,14 @@ impl Scan<'_> {
         explain: Explain<'_>,
         sender: &SyncSender<Batch>,
     ) -> Result<()> {
-        let mut kinds = Vec::new();
-        let mut entries = Vec::new();
-        let (mut mismatched, mut columns) = (Vec::new(), Vec::new());
-        let flush = |kinds: &mut Vec<FindingKind>,
-                     entries: &mut Vec<usize>,
-                     mismatched: &mut Vec<usize>,
-                     columns: &mut Vec<Vec<usize>>|
-         -> Result<()> {
-            let keys =
-                self.code.arrays(entries.iter().map(|entry| table.key(*entry)), &self.pair.key_types)?;
-            let (mismatched, columns) = (std::mem::take(mismatched), std::mem::take(columns));
-            let (schema, names) = (&self.pair.findings_schema, &self.pair.values);
-            let rows = findings_rows(schema, names, kinds, keys, mismatched, columns)?;
-            entries.clear();
-            // Without a receiver sorting has failed, and nobody reads this error.
-            sender.send((std::mem::take(kinds), rows)).map_err(|_| Error::WorkerLost)
-        };
+        let mut gathered = Gathered::default();
         for entry in 0..table.len() {
             let kind = match table.outcome(entry) {
                 Outcome::Equal => continue,
                 Outcome::Differs => {
                     let Some(differing) = explain(table.id(entry), table.words(entry)) else { continue };
-                    mismatched.push(kinds.len());
-                    columns.push(differing);
+                    gathered.mismatched.push(gathered.kinds.len());
+                    gathered.columns.push(differing);
                     FindingKind::Mismatched
                 }
                 _ if pass == Pass::Second => continue,
@@ -289,13 +273,22 @@ impl Scan<'_> {
                 Outcome::OnlyNew => FindingKind::Orphaned,
                 Outcome::Repeated => FindingKind::Duplicated,
             };
-            kinds.push(kind);
-            entries.push(entry);
-            if kinds.len() == FINDINGS_MAX {
-                flush(&mut kinds, &mut entries, &mut mismatched, &mut columns)?;
+            gathered.kinds.push(kind);
+            gathered.entries.push(entry);
+            if gathered.kinds.len() == FINDINGS_MAX {
+                self.send(std::mem::take(&mut gathered), table, sender)?;
             }
         }
-        if kinds.is_empty() { Ok(()) } else { flush(&mut kinds, &mut entries, &mut mismatched, &mut columns) }
+        if gathered.kinds.is_empty() { Ok(()) } else { self.send(gathered, table, sender) }
+    }
+
+    fn send(&self, gathered: Gathered, table: &Table, sender: &SyncSender<Batch>) -> Result<()> {
+        let Gathered { kinds, entries, mismatched, columns } = gathered;
+        let keys = self.code.arrays(entries.iter().map(|entry| table.key(*entry)), &self.pair.key_types)?;
+        let (schema, names) = (&self.pair.findings_schema, &self.pair.values);
+        let rows = findings_rows(schema, names, &kinds, keys, mismatched, columns)?;
+        // Without a receiver sorting has failed, and nobody reads this error.
+        sender.send((kinds, rows)).map_err(|_| Error::WorkerLost)
     }
 
     /// Runs the same in all threads, and gives the first error.
@@ -333,6 +326,17 @@ impl Scan<'_> {
 enum Pass {
     First,
     Second,
+}
+
+/// Findings of a partition, on their way out.
+#[derive(Default)]
+struct Gathered {
+    kinds: Vec<FindingKind>,
+    /// Where in the partition's table each has its key.
+    entries: Vec<usize>,
+    /// Which of them are mismatches, and the columns that differ in each of these.
+    mismatched: Vec<usize>,
+    columns: Vec<Vec<usize>>,
 }
 
 /// A row group's keys.
