@@ -7,7 +7,7 @@ use crate::{
     breaker::Pass,
     experiment::Inner,
     hooks::{Picture, guard},
-    ledger::{Bin, Entry},
+    ledger::{Bin, Entry, Ledger},
     roster::Candidate,
     sample::Draw,
 };
@@ -36,10 +36,31 @@ pub(crate) enum Decision {
     Shed,
 }
 
+/// One candidate's part in one call: leave to run it, and how.
+#[derive(Debug)]
+pub(crate) struct Run<B> {
+    /// `None`: the experiment's only candidate.
+    pub(crate) named: Option<Arc<Candidate>>,
+    pub(crate) ticket: Ticket,
+    pub(crate) build: B,
+}
+
+/// A candidate that a call offers, before anything is decided.
+pub(crate) struct Offered<B> {
+    pub(crate) candidate: Arc<Candidate>,
+    pub(crate) build: B,
+}
+
 /// One of the slots for calls in flight, given back however the call ends.
 pub(crate) struct Slot<V, E, L: View<V>>(Arc<Inner<V, E, L>>)
 where
     V: 'static;
+
+impl<V, E, L: View<V>> Slot<V, E, L> {
+    pub(crate) fn take(inner: &Arc<Inner<V, E, L>>) -> Option<Self> {
+        inner.slots.take().then(|| Self(inner.clone()))
+    }
+}
 
 impl<V, E, L: View<V>> Drop for Slot<V, E, L> {
     fn drop(&mut self) {
@@ -54,6 +75,15 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
         self.inner.switch.draw(self.inner.seed, key)
     }
 
+    /// As [`draw`](Self::draw), for a call with one candidate.
+    #[inline]
+    pub(crate) fn draw_one(&self, key: &[u8]) -> Draw {
+        match self.draw(key) {
+            Draw::ForcedName => self.inner.draw_forced(),
+            draw => draw,
+        }
+    }
+
     /// Leave for a call with one candidate in line.
     #[inline]
     pub(crate) fn enter_in_line(&self, key: &[u8]) -> Option<Ticket> {
@@ -61,21 +91,18 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
         let only = &inner.roster.only;
         inner.open(only, only.ledger.open_in_line(), key, &inner.decide(key))
     }
-
-    /// Leave for a call off the caller's path, whose candidates share a slot.
-    pub(crate) fn enter_off_path(&self, key: &[u8]) -> (Decision, Option<Slot<V, E, L>>) {
-        let inner = &self.inner;
-        // The slot first: hooks are for calls that run.
-        if !inner.slots.take() {
-            return (Decision::Shed, None);
-        }
-        let slot = Slot(inner.clone());
-        (inner.decide(key), Some(slot))
-    }
 }
 
 impl<V, E, L: View<V>> Inner<V, E, L> {
-    fn decide(&self, key: &[u8]) -> Decision {
+    #[cold]
+    fn draw_forced(&self) -> Draw {
+        match self.forced_name() {
+            Some(name) if *name == *self.roster.only.name => Draw::ForcedCandidate,
+            _ => Draw::Bare,
+        }
+    }
+
+    pub(crate) fn decide(&self, key: &[u8]) -> Decision {
         if self.closed.load(Ordering::Relaxed) {
             return Decision::Shed;
         }
@@ -136,10 +163,19 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
         None
     }
 
-    /// As [`open`](Self::open), of the only candidate, off the caller's path.
-    pub(crate) fn open_only(&self, key: &[u8], decision: &Decision) -> Option<Ticket> {
-        let only = &self.roster.only;
-        self.open(only, only.ledger.open(), key, decision)
+    /// Opens the accounts of several candidates of one call. What is not to run is dropped here, unbuilt.
+    pub(crate) fn open_all<B>(
+        &self,
+        offered: Vec<Offered<B>>,
+        key: &[u8],
+        entry: impl Fn(&Ledger) -> Entry,
+    ) -> Vec<Run<B>> {
+        let decision = self.decide(key);
+        let run = |Offered { candidate, build }: Offered<B>| {
+            let ticket = self.open(&candidate, entry(&candidate.ledger), key, &decision)?;
+            Some(Run { named: Some(candidate), ticket, build })
+        };
+        offered.into_iter().filter_map(run).collect()
     }
 
     pub(crate) fn subject(&self, key: &[u8]) -> Subject {

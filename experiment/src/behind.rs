@@ -2,23 +2,21 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::{
-    runtime::Handle,
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use crate::{
     Capture, Experiment, Place, Start,
-    admit::Ticket,
-    execute::Hold,
+    admit::{Offered, Run, Slot},
+    contain::Contained,
+    desk::{Posted, Ring},
+    execute::{Awaits, Blocks, Executes, Hold},
     experiment::Inner,
     follow::{ControlSource, Follower},
-    ledger::Bin,
+    ledger::{Bin, Ledger},
     meter::{metered, metered_sync},
     reread::Again,
+    runtime::CandidateHandle,
     sample::Draw,
-    seat::Permit,
 };
 
 impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
@@ -37,10 +35,11 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF + Send + 'static,
         NF: Future<Output = Result<V, E>> + Send + 'static,
     {
-        match self.draw(key.as_ref()) {
-            Draw::Bare => control().await,
-            Draw::ForcedCandidate => candidate().await,
-            Draw::Sampled => self.run_behind(key.as_ref(), control, candidate, || None).await,
+        let candidate = Contained::new(candidate);
+        match self.draw_one(key.as_ref()) {
+            Draw::ForcedCandidate => candidate.into_inner()().await,
+            Draw::Sampled => self.run_one(key.as_ref(), control, candidate, || None).await,
+            Draw::Bare | Draw::ForcedName => control().await,
         }
     }
 
@@ -61,20 +60,22 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         N: Fn() -> NF + Send + Sync + 'static,
         NF: Future<Output = Result<V, E>> + Send + 'static,
     {
-        match self.draw(key.as_ref()) {
-            Draw::Bare => control().await,
-            Draw::ForcedCandidate => candidate().await,
+        let candidate = Contained::new(candidate);
+        match self.draw_one(key.as_ref()) {
+            Draw::ForcedCandidate => candidate.into_inner()().await,
             Draw::Sampled => {
                 let (control, candidate) = (Arc::new(control), Arc::new(candidate));
                 let (old, new) = (control.clone(), candidate.clone());
                 let again = move || {
                     Some(Again {
                         control: Arc::new(move || Box::pin(old())),
-                        candidate: Arc::new(move || Box::pin(new())),
+                        candidate: Arc::new(move || Box::pin(new.get()())),
                     })
                 };
-                self.run_behind(key.as_ref(), || control(), move || candidate(), again).await
+                let candidate = Contained::new(move || candidate.get()());
+                self.run_one(key.as_ref(), || control(), candidate, again).await
             }
+            Draw::Bare | Draw::ForcedName => control().await,
         }
     }
 
@@ -90,18 +91,22 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         C: FnOnce() -> Result<V, E>,
         N: FnOnce() -> Result<V, E> + Send + 'static,
     {
-        match self.draw(key.as_ref()) {
-            Draw::Bare => control(),
-            Draw::ForcedCandidate => candidate(),
-            Draw::Sampled => self.run_sync_behind(key.as_ref(), control, candidate),
+        let candidate = Contained::new(candidate);
+        match self.draw_one(key.as_ref()) {
+            Draw::ForcedCandidate => candidate.into_inner()(),
+            Draw::Sampled => match self.enter(key.as_ref(), Blocks(candidate)) {
+                Some((room, runs)) => self.run_behind_sync(key.as_ref(), control, room, runs),
+                None => control(),
+            },
+            Draw::Bare | Draw::ForcedName => control(),
         }
     }
 
-    async fn run_behind<C, CF, N, NF>(
+    async fn run_one<C, CF, N, NF>(
         &self,
         key: &[u8],
         control: C,
-        candidate: N,
+        candidate: Contained<N>,
         again: impl FnOnce() -> Option<Again<V, E>>,
     ) -> Result<V, E>
     where
@@ -110,34 +115,79 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF + Send + 'static,
         NF: Future<Output = Result<V, E>> + Send + 'static,
     {
+        match self.enter(key, Awaits(candidate)) {
+            Some((room, runs)) => self.run_behind(key, control, room, runs, again).await,
+            None => control().await,
+        }
+    }
+
+    /// Room and leave for a call with one candidate: all that it needs, or nothing.
+    fn enter<B>(&self, key: &[u8], build: B) -> Option<(Room<V, E, L>, [Run<B>; 1])> {
         let inner = &self.inner;
-        let Some(Entered { ticket, hold, runtime, stop }) = self.enter(key) else {
-            return control().await;
+        let only = &inner.roster.only;
+        let Some(room) = Room::take(inner) else {
+            only.ledger.refuse(Bin::Shed);
+            return None;
         };
+        let ticket = inner.open(only, only.ledger.open(), key, &inner.decide(key))?;
+        Some((room, [Run { named: None, ticket, build }]))
+    }
+
+    /// As [`enter`](Self::enter), with several, of which some may be left.
+    pub(crate) fn enter_all<B>(
+        &self,
+        key: &[u8],
+        offered: Vec<Offered<B>>,
+    ) -> Option<(Room<V, E, L>, Vec<Run<B>>)> {
+        let Some(room) = Room::take(&self.inner) else {
+            offered.iter().for_each(|offered| offered.candidate.ledger.refuse(Bin::Shed));
+            return None;
+        };
+        let mut runs = self.inner.open_all(offered, key, Ledger::open);
+        fastrand::shuffle(&mut runs);
+        (!runs.is_empty()).then_some((room, runs))
+    }
+
+    /// Control on the caller's path, and the candidates behind it.
+    pub(crate) async fn run_behind<C, CF, B, R>(
+        &self,
+        key: &[u8],
+        control: C,
+        room: Room<V, E, L>,
+        mut runs: R,
+        again: impl FnOnce() -> Option<Again<V, E>>,
+    ) -> Result<V, E>
+    where
+        C: FnOnce() -> CF,
+        CF: Future<Output = Result<V, E>>,
+        B: Executes<V, E, L>,
+        R: Runs<B>,
+    {
+        let inner = &self.inner;
         let subject = inner.subject(key);
-        let follower =
-            |ticket: Ticket, control| Follower { inner: inner.clone(), ticket, subject, hold, stop, control };
-        let mut ticket = ticket;
+        let Room { hold, current } = room;
         match inner.start {
             Start::AfterControl => {
                 let began = inner.clock.tick();
                 let (outcome, cpu) = metered(inner.measures_cpu, control()).await;
                 let wall_ns = inner.clock.between(began, inner.clock.tick());
-                let kept = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
-                ticket.entry.when_cut_off(Bin::Shed);
-                let task = inner.spawn(runtime, follower(ticket, kept).follow(candidate, again()));
+                let control = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
+                cut_off(&mut runs);
+                let follower = Follower { inner: inner.clone(), subject, hold, control };
+                let task = inner.hand_over(current, follower, runs, again());
                 inner.raise(task).await;
                 outcome
             }
             Start::WithControl => {
                 let (send, receive) = oneshot::channel();
-                let kept = ControlSource::Running(receive);
-                ticket.entry.when_cut_off(Bin::Shed);
-                let task = inner.spawn(runtime, follower(ticket, kept).follow(candidate, again()));
+                let control_source = ControlSource::Running(receive);
+                cut_off(&mut runs);
+                let follower = Follower { inner: inner.clone(), subject, hold, control: control_source };
+                let task = inner.hand_over(current, follower, runs, again());
                 let began = inner.clock.tick();
                 let (outcome, cpu) = metered(inner.measures_cpu, control()).await;
                 let wall_ns = inner.clock.between(began, inner.clock.tick());
-                // Refused only where the runtime has dropped the candidate's task.
+                // Refused only where the runtime has dropped the candidates' task.
                 let _ = send.send(inner.keep(&outcome, wall_ns, cpu));
                 inner.raise(task).await;
                 outcome
@@ -145,89 +195,146 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         }
     }
 
-    fn run_sync_behind<C, N>(&self, key: &[u8], control: C, candidate: N) -> Result<V, E>
+    /// As [`run_behind`](Self::run_behind), of code that does not await.
+    pub(crate) fn run_behind_sync<C, B, R>(
+        &self,
+        key: &[u8],
+        control: C,
+        room: Room<V, E, L>,
+        mut runs: R,
+    ) -> Result<V, E>
     where
         C: FnOnce() -> Result<V, E>,
-        N: FnOnce() -> Result<V, E> + Send + 'static,
+        B: Executes<V, E, L>,
+        R: Runs<B>,
     {
         let inner = &self.inner;
-        let Some(Entered { mut ticket, hold, runtime, stop }) = self.enter(key) else {
-            return control();
-        };
         let subject = inner.subject(key);
+        let Room { hold, current } = room;
         let began = inner.clock.tick();
         let (outcome, cpu) = metered_sync(inner.measures_cpu, control);
         let wall_ns = inner.clock.between(began, inner.clock.tick());
         let control = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
-        ticket.entry.when_cut_off(Bin::Shed);
-        let follower = Follower { inner: inner.clone(), ticket, subject, hold, stop, control };
-        runtime.spawn(follower.follow_sync(runtime.clone(), candidate));
+        cut_off(&mut runs);
+        let follower = Follower { inner: inner.clone(), subject, hold, control };
+        drop(inner.hand_over(current, follower, runs, None));
         outcome
-    }
-
-    /// Leave for a call with one candidate: all that it needs, or nothing.
-    fn enter(&self, key: &[u8]) -> Option<Entered<V, E, L>> {
-        let inner = &self.inner;
-        let (decision, slot) = self.enter_off_path(key);
-        let mut ticket = inner.open_only(key, &decision)?;
-        let slot = Some(slot?);
-        let (runtime, permit, stop) = inner.place(&mut ticket)?;
-        Some(Entered { ticket, hold: Hold { slot, permit }, runtime, stop })
     }
 }
 
-struct Entered<V, E, L: Capture<V>>
+/// The candidates of one call that are to run, in their order: one in an array, or several.
+pub(crate) trait Runs<B>:
+    AsMut<[Run<B>]> + IntoIterator<Item = Run<B>, IntoIter: Send> + Send + 'static
+{
+}
+
+impl<B, R> Runs<B> for R where
+    R: AsMut<[Run<B>]> + IntoIterator<Item = Run<B>, IntoIter: Send> + Send + 'static
+{
+}
+
+/// From here on, what is cut off was shed.
+fn cut_off<B>(runs: &mut impl AsMut<[Run<B>]>) {
+    runs.as_mut().iter_mut().for_each(|run| run.ticket.entry.when_cut_off(Bin::Shed));
+}
+
+/// What a call off the caller's path takes up.
+pub(crate) struct Room<V, E, L: Capture<V>>
 where
     V: 'static,
 {
-    ticket: Ticket,
     hold: Hold<V, E, L>,
-    runtime: Handle,
-    stop: watch::Receiver<bool>,
+    /// The caller's runtime, where candidates run there.
+    current: Option<Handle>,
 }
 
-impl<V, E, L: Capture<V>> Inner<V, E, L> {
-    /// Where the candidate's task is to run, with a thread for the candidate where it has its own, and its view
-    /// of shutdowns. Without a runtime, or without a thread that is free, the call is shed.
-    pub(crate) fn place(
-        &self,
-        ticket: &mut Ticket,
-    ) -> Option<(Handle, Option<Permit>, watch::Receiver<bool>)> {
-        let placed = match &self.runtime {
-            Some(Place::Own(own)) => own.threads.try_take().map(|permit| (own.runtime.clone(), Some(permit))),
-            Some(Place::Shared(runtime)) => Some((runtime.clone(), None)),
-            None => Handle::try_current().ok().map(|runtime| (runtime, None)),
+impl<V, E, L: Capture<V>> Room<V, E, L> {
+    /// Room for one more call, or nothing: hooks are for calls that run. On most calls beside a slow candidate there is none,
+    /// so all is looked at before anything is taken: reading what nobody writes costs a caller nothing.
+    fn take(inner: &Arc<Inner<V, E, L>>) -> Option<Self> {
+        let threads = match &inner.runtime {
+            Some(Place::Own(own)) => Some(&own.threads),
+            Some(Place::Shared(_)) | None => None,
         };
-        let Some((runtime, permit)) = placed else {
-            ticket.entry.settle(Bin::Shed);
+        if inner.slots.are_taken() || threads.is_some_and(|threads| threads.are_taken()) {
             return None;
+        }
+        let current = match inner.runtime {
+            None => Some(Handle::try_current().ok()?),
+            Some(_) => None,
         };
-        Some((runtime, permit, self.stop.subscribe()))
+        let slot = Some(Slot::take(inner)?);
+        let permit = match threads {
+            Some(threads) => Some(threads.try_take()?),
+            None => None,
+        };
+        Some(Self { hold: Hold { slot, permit }, current })
     }
+}
 
-    /// Starts a candidate's task from async code. Waking a thread of another runtime costs a system call, more than
-    /// all else that the caller does here: a task on the caller's own runtime does it, when the caller awaits.
-    pub(crate) fn spawn(
+impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
+    /// Starts the task of a call's candidates. Waking a thread of another runtime costs a system call, more than all else
+    /// that the caller does here: so it leaves the task on a desk, or to its own runtime for when it awaits.
+    fn hand_over<B, R>(
         &self,
-        runtime: Handle,
-        task: impl Future<Output = Option<String>> + Send + 'static,
-    ) -> Option<JoinHandle<Option<String>>> {
+        current: Option<Handle>,
+        follower: Follower<V, E, L>,
+        runs: R,
+        again: Option<Again<V, E>>,
+    ) -> Option<JoinHandle<Option<String>>>
+    where
+        B: Executes<V, E, L>,
+        R: Runs<B>,
+    {
+        let runtime = match (&current, &self.runtime) {
+            (Some(current), _) | (None, Some(Place::Shared(current))) => current,
+            (None, Some(Place::Own(own))) if self.raises => &own.runtime,
+            (None, Some(Place::Own(own))) => {
+                self.leave_on_desk(own, follower, runs, again);
+                return None;
+            }
+            (None, None) => unreachable!("without a runtime there is no room"),
+        };
+        let task = follower.follow(runs, again);
         if self.raises {
             return Some(runtime.spawn(task));
         }
-        let callers = match &self.runtime {
-            None => None,
-            Some(_) => Handle::try_current().ok().filter(|callers| callers.id() != runtime.id()),
-        };
-        match callers {
-            Some(callers) => drop(callers.spawn(async move { drop(runtime.spawn(task)) })),
+        let others = || Handle::try_current().ok().filter(|callers| callers.id() != runtime.id());
+        match if current.is_some() { None } else { others() } {
+            Some(callers) => {
+                let runtime = runtime.clone();
+                drop(callers.spawn(async move { drop(runtime.spawn(task)) }));
+            }
             None => drop(runtime.spawn(task)),
         }
         None
     }
 
+    fn leave_on_desk<B, R>(
+        &self,
+        own: &CandidateHandle,
+        follower: Follower<V, E, L>,
+        runs: R,
+        again: Option<Again<V, E>>,
+    ) where
+        B: Executes<V, E, L>,
+        R: Runs<B>,
+    {
+        let posted = own.desk.post(Box::new(move |runtime| {
+            drop(runtime.spawn(follower.follow(runs, again)));
+        }));
+        let is_hasty = self.start == Start::WithControl && posted == Posted::Seen;
+        if posted == Posted::Unseen || is_hasty {
+            let ring = Ring(own.desk.clone());
+            match Handle::try_current() {
+                Ok(callers) => drop(callers.spawn(async move { drop(ring) })),
+                Err(_) => drop(ring),
+            }
+        }
+    }
+
     /// Where the experiment raises, for tests: waits for the candidate, and panics with what it has to say.
-    pub(crate) async fn raise(&self, task: Option<JoinHandle<Option<String>>>) {
+    async fn raise(&self, task: Option<JoinHandle<Option<String>>>) {
         if let Some(task) = task
             && let Ok(Some(mismatch)) = task.await
         {

@@ -4,7 +4,7 @@ use std::{
     fmt::Display,
     marker::PhantomData,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
@@ -411,6 +411,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
             name: self.name,
             seed: self.seed,
             switch: Switch::new(self.sampling),
+            forced: Mutex::new(None),
             lens: self.lens,
             shows_errors: self.describes_errors || self.raises || self.hooks.reveal == Reveal::Values,
             hooks: self.hooks,

@@ -1,11 +1,6 @@
 //! Runs a candidate within its bounds: where it awaits, or on a thread of its own.
 
-use std::{
-    future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -16,7 +11,7 @@ use crate::{
     Capture, ErrorSummary, HookFailure, Outcome, Place, Seen, View,
     admit::Slot,
     clock::Clock,
-    contain::{Caught, caught, drop_contained},
+    contain::{Caught, Contained, caught, caught_sync, drop_contained},
     experiment::Inner,
     hooks::panic_message,
     meter::{metered, metered_sync},
@@ -27,7 +22,7 @@ use crate::{
 
 /// How a candidate ended.
 pub(crate) enum Ended<V> {
-    Value(V),
+    Value(Contained<V>),
     Error(ErrorSummary),
     Panicked(String),
     TimedOut,
@@ -64,6 +59,63 @@ struct Measured<T> {
 /// No thread was free in time.
 pub(crate) struct NoThread;
 
+/// A candidate off the caller's path, and how it is run there.
+pub(crate) trait Executes<V, E, L>: Send + 'static
+where
+    V: Send + 'static,
+    E: Send + 'static,
+    L: Capture<V>,
+{
+    /// Runs it within its bounds; gives back the slot, unless the candidate still has it.
+    fn execute(
+        self,
+        inner: &Inner<V, E, L>,
+        stop: &mut watch::Receiver<bool>,
+        hold: Hold<V, E, L>,
+    ) -> impl Future<Output = (Ran<V>, Option<Slot<V, E, L>>)> + Send;
+}
+
+/// A candidate that awaits.
+pub(crate) struct Awaits<N>(pub(crate) Contained<N>);
+
+impl<V, E, L, N, F> Executes<V, E, L> for Awaits<N>
+where
+    V: Send + 'static,
+    E: Send + 'static,
+    L: Capture<V>,
+    N: FnOnce() -> F + Send + 'static,
+    F: Future<Output = Result<V, E>> + Send + 'static,
+{
+    async fn execute(
+        self,
+        inner: &Inner<V, E, L>,
+        stop: &mut watch::Receiver<bool>,
+        hold: Hold<V, E, L>,
+    ) -> (Ran<V>, Option<Slot<V, E, L>>) {
+        inner.execute(stop, self.0, hold).await
+    }
+}
+
+/// A candidate that blocks.
+pub(crate) struct Blocks<N>(pub(crate) Contained<N>);
+
+impl<V, E, L, N> Executes<V, E, L> for Blocks<N>
+where
+    V: Send + 'static,
+    E: Send + 'static,
+    L: Capture<V>,
+    N: FnOnce() -> Result<V, E> + Send + 'static,
+{
+    async fn execute(
+        self,
+        inner: &Inner<V, E, L>,
+        stop: &mut watch::Receiver<bool>,
+        hold: Hold<V, E, L>,
+    ) -> (Ran<V>, Option<Slot<V, E, L>>) {
+        inner.execute_sync(stop, self.0, hold).await
+    }
+}
+
 /// From the candidate's thread: how it ended, and the slot, unless that was given up.
 type Reply<V, E, L> = (Measured<Result<V, E>>, Option<Slot<V, E, L>>);
 
@@ -72,7 +124,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
     pub(crate) async fn execute<N, F>(
         &self,
         stop: &mut watch::Receiver<bool>,
-        candidate: N,
+        candidate: Contained<N>,
         hold: Hold<V, E, L>,
     ) -> (Ran<V>, Option<Slot<V, E, L>>)
     where
@@ -101,8 +153,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
     pub(crate) async fn execute_sync<N>(
         &self,
         stop: &mut watch::Receiver<bool>,
-        runtime: &Handle,
-        candidate: N,
+        candidate: Contained<N>,
         hold: Hold<V, E, L>,
     ) -> (Ran<V>, Option<Slot<V, E, L>>)
     where
@@ -115,14 +166,14 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
                 return None;
             }
             let began = clock.tick();
-            let (output, cpu) = metered_sync(measures_cpu, || catch_unwind(AssertUnwindSafe(candidate)));
+            let (output, cpu) = metered_sync(measures_cpu, || caught_sync(candidate));
             Some(Measured { output, wall_ns: clock.between(began, clock.tick()), cpu })
         };
         let threads = match &self.runtime {
             Some(Place::Own(own)) => Some(own.threads.clone()),
             _ => None,
         };
-        self.on_thread(stop, runtime, threads, hold, job).await
+        self.on_thread(stop, &Handle::current(), threads, hold, job).await
     }
 
     /// Reads one side once more, where candidates run.
@@ -136,7 +187,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
             return Ended::TimedOut;
         };
         let side = side.clone();
-        let (ran, _) = self.execute(stop, move || side(), Hold { slot: None, permit }).await;
+        let (ran, _) = self.execute(stop, Contained::new(move || side()), Hold { slot: None, permit }).await;
         failures.extend(ran.failures);
         ran.ended
     }
@@ -204,15 +255,19 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
             Ok(None) => (Ended::Stopped, 0, None),
             Err(_) => (Ended::TimedOut, self.clock.between(began, self.clock.tick()), None),
             Ok(Some(Measured { output, wall_ns, cpu })) => {
-                let ended = match output {
+                let ended = match output.into_inner() {
                     Err(panic) => Ended::Panicked(panic_message(panic)),
                     // One that keeps its thread past its time is found out only afterwards.
                     Ok(late) if wall_ns > nanoseconds(self.limits.timeout) => {
                         drop_contained(late);
                         Ended::TimedOut
                     }
-                    Ok(Ok(value)) => Ended::Value(value),
-                    Ok(Err(error)) => Ended::Error(self.summarize(&error, &mut failures)),
+                    Ok(Ok(value)) => Ended::Value(Contained::new(value)),
+                    Ok(Err(error)) => {
+                        let summary = self.summarize(&error, &mut failures);
+                        drop_contained(error);
+                        Ended::Error(summary)
+                    }
                 };
                 (ended, wall_ns, cpu)
             }
@@ -224,7 +279,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
 impl<V> Ended<V> {
     pub(crate) fn seen(&self) -> Option<Seen<'_, V>> {
         match self {
-            Self::Value(value) => Some(Ok(value)),
+            Self::Value(value) => Some(Ok(value.get())),
             Self::Error(error) => Some(Err(error)),
             Self::Panicked(_) | Self::TimedOut | Self::Stopped => None,
         }
@@ -248,7 +303,7 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn measure<T, N, F>(clock: &Clock, measures_cpu: bool, candidate: N) -> Measured<T>
+async fn measure<T, N, F>(clock: &Clock, measures_cpu: bool, candidate: Contained<N>) -> Measured<T>
 where
     N: FnOnce() -> F,
     F: Future<Output = T>,

@@ -4,7 +4,7 @@ use std::{
     fmt,
     marker::PhantomData,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -42,6 +42,8 @@ where
     pub(crate) name: Arc<str>,
     pub(crate) seed: Seed,
     pub(crate) switch: Switch,
+    /// The candidate that is forced by name. A lock, for it is read only while one is.
+    pub(crate) forced: Mutex<Option<Arc<str>>>,
     pub(crate) lens: L,
     pub(crate) hooks: Hooks<L::Observed>,
     pub(crate) describe_error: Unary<E, ErrorSummary>,
@@ -119,9 +121,16 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
     /// Sends every call to the candidate alone, until [`set_sampling`](Self::set_sampling): to try it by
     /// hand, on a machine where that hurts nobody. Nothing is compared or counted meanwhile, and a
     /// candidate's error or panic *is* what the caller gets. Where a call has several candidates, it is the
-    /// first.
+    /// first. A [`Choice`](crate::Choice) names its branch itself, and only that one runs.
     pub fn force_candidate(&self) {
         self.inner.switch.force_candidate();
+    }
+
+    /// As [`force_candidate`](Self::force_candidate), of the candidate of this name. Calls that have none of that name run
+    /// control alone.
+    pub fn force(&self, name: &str) {
+        *self.inner.forced.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
+        self.inner.switch.force_name();
     }
 
     /// The epoch that calls are counted for.
@@ -163,6 +172,10 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
 }
 
 impl<V, E, L: View<V>> Inner<V, E, L> {
+    pub(crate) fn forced_name(&self) -> Option<Arc<str>> {
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether anybody wants an observation with this verdict: otherwise it is not built.
     pub(crate) fn is_wanted(&self, verdict: &Verdict) -> bool {
         self.after_run.is_some()

@@ -1,16 +1,14 @@
 //! The candidate's task: run, compare, read again, settle, publish.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     Branch, Capture, ErrorSummary, Hook, HookFailure, Incomparable, Outcome, Verdict, View,
-    admit::{Slot, Subject, Ticket},
-    execute::{Ended, Hold, Ran},
+    admit::{Run, Slot, Subject, Ticket},
+    contain::Contained,
+    execute::{Ended, Executes, Hold, NoThread, Ran},
     experiment::Inner,
     hooks::{Picture, guard},
     ledger::Bin,
@@ -34,7 +32,7 @@ pub(crate) struct Control<O> {
 }
 
 enum ControlEnd<O> {
-    Kept(Result<O, ErrorSummary>),
+    Kept(Contained<Result<O, ErrorSummary>>),
     HookFailed(HookFailure),
     /// It panicked, or its caller went away.
     Gone,
@@ -73,7 +71,7 @@ impl<V, E, L: Capture<V>> Inner<V, E, L> {
         };
         let end = match (failures.pop(), kept) {
             (Some(failure), _) => ControlEnd::HookFailed(failure),
-            (None, Some(kept)) => ControlEnd::Kept(kept),
+            (None, Some(kept)) => ControlEnd::Kept(Contained::new(kept)),
             (None, None) => ControlEnd::Gone,
         };
         Control { end, wall_ns, cpu }
@@ -90,7 +88,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         ticket: Ticket,
         control: Control<L::Observed>,
         ran: Ran<V>,
-        slot: Option<Slot<V, E, L>>,
+        slot: &mut Option<Slot<V, E, L>>,
         stop: &mut watch::Receiver<bool>,
     ) -> (Control<L::Observed>, Option<String>) {
         let About { candidate, subject, again } = *run;
@@ -103,24 +101,22 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
                 return (control, None);
             }
             Ended::Panicked(_) | Ended::TimedOut => candidate.breaker.failed(pass, now),
-            Ended::Error(_) if matches!(control.end, ControlEnd::Kept(Ok(_))) => {
+            Ended::Error(_) if control.end.value().is_some() => {
                 candidate.breaker.failed(pass, now);
             }
             Ended::Error(_) | Ended::Value(_) => candidate.breaker.succeeded(pass),
         }
 
         let (first, picture) = self.compare(&control.end, &ended, &mut failures);
-        let (verdict, mut picture, _slot) = match again {
+        let (verdict, mut picture) = match again {
             Some(again) if first.is_mismatch() => {
-                drop(slot);
-                let reading = Box::pin(self.read_again(again, picture, stop, &mut failures));
-                let (verdict, picture) = reading.await;
-                (verdict, picture, None)
+                drop(slot.take());
+                Box::pin(self.read_again(again, picture, stop, &mut failures)).await
             }
-            _ => (first, picture, slot),
+            _ => (first, picture),
         };
-        if let (Some(cohort), Some(key), ControlEnd::Kept(Ok(value))) =
-            (&self.hooks.cohort, &subject.key, &control.end)
+        if let (Some(cohort), Some(key), Some(value)) =
+            (&self.hooks.cohort, &subject.key, control.end.value())
             && let Some(cohort) = guard(Hook::Cohort, &mut failures, || cohort(key, value))
         {
             candidate.ledger.assign(&mut entry, &cohort);
@@ -156,12 +152,12 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         let seen = match candidate {
             Ended::Panicked(_) => return nothing(Verdict::Panicked),
             Ended::TimedOut => return nothing(Verdict::TimedOut),
-            Ended::Value(value) => Ok(value),
+            Ended::Value(value) => Ok(value.get()),
             Ended::Error(error) => Err(error),
             Ended::Stopped => return nothing(Verdict::Incomparable(Incomparable::Control)),
         };
         let control = match control {
-            ControlEnd::Kept(control) => control.as_ref(),
+            ControlEnd::Kept(control) => control.get().as_ref(),
             ControlEnd::Gone => return nothing(Verdict::Incomparable(Incomparable::Control)),
             ControlEnd::HookFailed(failure) => {
                 failures.push(failure.clone());
@@ -189,7 +185,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
         let second = self.reread(&again.control, stop, &mut failures).await;
         if let Some(second) = second.seen() {
             let agrees = self.look(second, &mut failures, |second, failures| {
-                self.hooks.agrees(first.as_ref(), second, failures)
+                self.hooks.agrees(first.get().as_ref(), second, failures)
             });
             self.noise.count(agrees.unwrap_or(false));
         }
@@ -210,57 +206,87 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
 }
 
 impl<O> ControlEnd<O> {
+    fn value(&self) -> Option<&O> {
+        match self {
+            Self::Kept(kept) => kept.get().as_ref().ok(),
+            Self::HookFailed(_) | Self::Gone => None,
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Kept(Ok(_)) | Self::HookFailed(_) => Outcome::Value,
-            Self::Kept(Err(error)) => Outcome::Error(error.clone()),
+            Self::Kept(kept) => match kept.get() {
+                Ok(_) => Outcome::Value,
+                Err(error) => Outcome::Error(error.clone()),
+            },
+            Self::HookFailed(_) => Outcome::Value,
             Self::Gone => Outcome::Gone,
         }
     }
 }
 
-/// A candidate's task: all that it needs is its own.
+/// The task of a call's candidates: all that it needs is its own.
 pub(crate) struct Follower<V, E, L: Capture<V>>
 where
     V: 'static,
 {
     pub(crate) inner: Arc<Inner<V, E, L>>,
-    pub(crate) ticket: Ticket,
     pub(crate) subject: Subject,
     pub(crate) hold: Hold<V, E, L>,
-    pub(crate) stop: watch::Receiver<bool>,
     pub(crate) control: ControlSource<L::Observed>,
 }
 
 impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Follower<V, E, L> {
-    /// One candidate of a call off the caller's path, from its start to its end.
-    pub(crate) async fn follow<N, F>(mut self, candidate: N, again: Option<Again<V, E>>) -> Option<String>
+    /// The candidates of a call off the caller's path, from their start to their end: one after the other, as several must
+    /// not be a burst. They share the call's slot. Gives what a test is to be told.
+    pub(crate) async fn follow<B, R>(self, runs: R, again: Option<Again<V, E>>) -> Option<String>
     where
-        N: FnOnce() -> F + Send + 'static,
-        F: Future<Output = Result<V, E>> + Send + 'static,
+        B: Executes<V, E, L>,
+        R: IntoIterator<Item = Run<B>, IntoIter: Send> + Send + 'static,
     {
-        let (ran, slot) = self.inner.execute(&mut self.stop, candidate, self.hold).await;
-        let control = self.control.ended().await;
-        let (inner, mut stop) = (self.inner, self.stop);
-        let about = About { candidate: &inner.roster.only, subject: &self.subject, again: again.as_ref() };
-        let (control, raised) = inner.conclude(&about, self.ticket, control, ran, slot, &mut stop).await;
+        let Self { inner, subject, hold, control } = self;
+        // Here and not by the caller: who shuts down waits for what is in flight, and what begins later sees it at once.
+        let mut stop = inner.stop.subscribe();
+        let mut next = Some(hold);
+        let mut slot = None;
+        let mut source = control;
+        let mut first_raised = None;
+        for Run { named, mut ticket, build } in runs {
+            let hold = match next.take() {
+                Some(hold) => hold,
+                None => match inner.hold_again(slot.take()).await {
+                    Ok(hold) => hold,
+                    Err(NoThread) => {
+                        ticket.entry.settle(Bin::Shed);
+                        continue;
+                    }
+                },
+            };
+            let (ran, left) = build.execute(&inner, &mut stop, hold).await;
+            slot = left;
+            let control = source.ended().await;
+            let candidate = named.as_deref().unwrap_or(&inner.roster.only);
+            let about = About { candidate, subject: &subject, again: again.as_ref() };
+            let (control, raised) = inner.conclude(&about, ticket, control, ran, &mut slot, &mut stop).await;
+            source = ControlSource::Ended(control);
+            first_raised = first_raised.or(raised);
+        }
         if let Some(again) = &again
             && inner.noise_ppm > 0
             && fastrand::u32(..crate::PPM_ALL) < inner.noise_ppm
         {
+            let control = source.ended().await;
             Box::pin(inner.measure_noise(control, again, &mut stop)).await;
         }
-        raised
+        first_raised
     }
+}
 
-    /// As [`follow`](Self::follow), of a candidate that blocks, on the blocking threads of `runtime`.
-    pub(crate) async fn follow_sync<N>(mut self, runtime: Handle, candidate: N)
-    where
-        N: FnOnce() -> Result<V, E> + Send + 'static,
-    {
-        let (ran, slot) = self.inner.execute_sync(&mut self.stop, &runtime, candidate, self.hold).await;
-        let control = self.control.ended().await;
-        let about = About { candidate: &self.inner.roster.only, subject: &self.subject, again: None };
-        self.inner.conclude(&about, self.ticket, control, ran, slot, &mut self.stop).await;
+impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Inner<V, E, L> {
+    /// What the next candidate of a call takes up. Where the one before did not come back, the call's slot is still its,
+    /// and another is needed: no call may have more running than it has slots.
+    async fn hold_again(self: &Arc<Self>, slot: Option<Slot<V, E, L>>) -> Result<Hold<V, E, L>, NoThread> {
+        let slot = Some(slot.or_else(|| Slot::take(self)).ok_or(NoThread)?);
+        Ok(Hold { slot, permit: self.thread().await? })
     }
 }

@@ -28,7 +28,15 @@ pub(crate) enum Bin {
     Mismatched,
 }
 
-const BINS: usize = 10;
+/// The first of the buckets in which calls end whose candidate has run.
+const RAN: usize = Bin::TimedOut as usize;
+const BINS: usize = Bin::Mismatched as usize + 1;
+
+/// A pair of cache lines of its own: processors fetch them in pairs. What callers write and what candidates write stand
+/// apart, or each call that is shed would wait for the line from the processor on which a candidate has just ended.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lines<T>(T);
 
 /// One epoch's counts for one candidate and cohort.
 #[derive(Debug)]
@@ -36,7 +44,10 @@ pub(crate) struct Page {
     pub(crate) epoch: u64,
     candidate: Arc<str>,
     cohort: Option<Arc<str>>,
-    bins: [AtomicU64; BINS],
+    /// Written by callers.
+    refused: Lines<[AtomicU64; RAN]>,
+    /// Written where candidates end.
+    ended: Lines<[AtomicU64; BINS - RAN]>,
     control: SharedSketch,
     candidate_latency: SharedSketch,
 }
@@ -47,14 +58,24 @@ impl Page {
             epoch,
             candidate,
             cohort,
-            bins: Default::default(),
+            refused: Lines::default(),
+            ended: Lines::default(),
             control: SharedSketch::new(),
             candidate_latency: SharedSketch::new(),
         }
     }
 
+    #[inline]
     pub(crate) fn count(&self, bin: Bin) {
-        self.bins[bin as usize].fetch_add(1, Ordering::Relaxed);
+        self.counter(bin).fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn counter(&self, bin: Bin) -> &AtomicU64 {
+        match bin as usize {
+            refused @ ..RAN => &self.refused.0[refused],
+            ended => &self.ended.0[ended - RAN],
+        }
     }
 
     /// A pair of latencies is recorded for the same calls on both sides, or the percentiles would not be
@@ -65,7 +86,7 @@ impl Page {
     }
 
     fn tally(&self, experiment: &str, take: bool) -> Tally {
-        let value = |bin: Bin| match &self.bins[bin as usize] {
+        let value = |bin: Bin| match self.counter(bin) {
             count if take => count.swap(0, Ordering::Relaxed),
             count => count.load(Ordering::Relaxed),
         };
@@ -200,6 +221,12 @@ impl Ledger {
     pub(crate) fn open_in_line(&self) -> Entry {
         let page = Held::Pinned(self.front.load());
         Entry { page, cut_off: Bin::Incomparable, settled: false }
+    }
+
+    /// Counts a call that ends before anything of it has begun.
+    #[inline]
+    pub(crate) fn refuse(&self, bin: Bin) {
+        self.front.load().count(bin);
     }
 
     /// Moves a call to its cohort's page. Beyond the cap of cohorts it goes to [`COHORT_OTHER`].

@@ -28,8 +28,12 @@
 //!
 //! | | caller waits for control alone | in line |
 //! | --- | --- | --- |
-//! | async | [`run`](Experiment::run), [`run_rechecked`](Experiment::run_rechecked), [`trial`](Experiment::trial), [`choose`](Experiment::choose) | [`run_in_line`](Experiment::run_in_line) |
+//! | async | [`run`](Experiment::run), [`run_rechecked`](Experiment::run_rechecked) | [`run_in_line`](Experiment::run_in_line) |
 //! | sync | [`run_sync`](Experiment::run_sync) | [`run_sync_in_line`](Experiment::run_sync_in_line) |
+//! | any number of candidates, async | [`trial`](Experiment::trial) | [`trial_in_line`](Experiment::trial_in_line) |
+//! | any number of candidates, sync | [`trial_sync`](Experiment::trial_sync) | [`trial_sync_in_line`](Experiment::trial_sync_in_line) |
+//!
+//! A trial without a control is a [`Choice`]: one of its branches, named at run time, answers.
 //!
 //! What is promised: nothing but control's own value, error or panic reaches the caller. A call that is not sampled
 //! costs one relaxed load (and a hash of its key, where sampling goes by key), allocates nothing, and builds
@@ -41,8 +45,10 @@ mod admit;
 mod behind;
 mod breaker;
 mod builder;
+mod choice;
 mod clock;
 mod contain;
+mod desk;
 mod diff;
 mod error;
 mod execute;
@@ -67,13 +73,16 @@ mod roster;
 mod runtime;
 mod sample;
 mod seat;
+mod settle;
 mod sketch;
 mod totals;
 mod trial;
+mod turns;
 mod weigh;
 
 pub use breaker::BreakerPolicy;
 pub use builder::Builder;
+pub use choice::Choice;
 #[cfg(feature = "derive")]
 pub use crossfade_experiment_derive::Diff;
 pub use diff::{
@@ -97,4 +106,4 @@ pub use runtime::{CandidateHandle, CandidateRuntime, Place};
 pub use sample::{Bucket, PPM_ALL, Sampling, Seed};
 pub use sketch::LatencySketch;
 pub use totals::{Tally, Totals};
-pub use trial::{Choice, Trial};
+pub use trial::{Behind, BehindSync, InLine, InLineSync, Trial};

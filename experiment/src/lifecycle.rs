@@ -16,12 +16,21 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
         let inner = &self.inner;
         inner.closed.store(true, Ordering::Relaxed);
         inner.switch.set(Sampling::Never);
-        if tokio::time::timeout(grace, inner.stop.closed()).await.is_ok() {
+        if tokio::time::timeout(grace, self.ended()).await.is_ok() {
             return;
         }
         inner.stop.send_replace(true);
         // One timer's tick or so: they are woken, and end at their next poll.
-        let _ = tokio::time::timeout(STOP_MAX, inner.stop.closed()).await;
+        let _ = tokio::time::timeout(STOP_MAX, self.ended()).await;
+    }
+
+    /// Until no call is in flight, and no task is left. Looked at by the clock: to be told would cost every call something,
+    /// and a process ends once.
+    async fn ended(&self) {
+        while self.in_flight() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.inner.stop.closed().await;
     }
 
     /// The noise baseline so far; see [`Builder::noise_baseline`](crate::Builder::noise_baseline).
@@ -33,3 +42,6 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
 
 /// How long stopped candidates may take to notice: long for a task that is polled, and short for an operator.
 const STOP_MAX: Duration = Duration::from_millis(500);
+
+/// Short beside any grace.
+const LOOK_EVERY: Duration = Duration::from_millis(1);

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{Error, seat::Threads};
+use crate::{Error, desk::Desk, seat::Threads};
 
 /// Threads for candidates alone. Give its [`handle`](Self::handle) to
 /// [`Builder::runtime`](crate::Builder::runtime); keep the value as long as candidates are to run.
 /// Dropping it stops them without waiting, anywhere, also inside async code.
 ///
-/// Each candidate has a thread to itself while it runs; where none is free the call is shed. One that blocks its
+/// Each candidate has a thread to itself while it runs; where none is free the call is shed. Callers wake nobody: while
+/// calls come, one thread looks every millisecond for candidates that are to start (about TODO % of one processor, at the
+/// lowest priority); a fifth of a second after the last it goes to sleep. One that blocks its
 /// thread beyond its timeout is timed out like any other: it is counted, its slot is given back, and another
 /// thread takes the place of the one that it holds. Up to 16 threads are replaced so; beyond that its slot and
 /// its place stay taken until it lets go, and in the end all calls are shed.
@@ -19,6 +21,7 @@ use crate::{Error, seat::Threads};
 pub struct CandidateRuntime {
     runtime: Option<Runtime>,
     threads: Arc<Threads>,
+    desk: Arc<Desk>,
 }
 
 /// Each of them may compute for ever, at the lowest priority: sixteen take a quarter of what one caller that
@@ -45,16 +48,20 @@ impl CandidateRuntime {
             .enable_all()
             .build()
             .map_err(|source| Error::Runtime { threads, source })?;
-        Ok(Self { runtime: Some(runtime), threads: Arc::new(Threads::new(threads, STUCK_MAX)) })
+        let desk = Arc::new(Desk::new(threads));
+        runtime.spawn(desk.clone().attend());
+        Ok(Self { runtime: Some(runtime), threads: Arc::new(Threads::new(threads, STUCK_MAX)), desk })
     }
 
     /// Where candidates are to be run.
     #[must_use]
     pub fn handle(&self) -> CandidateHandle {
         match &self.runtime {
-            Some(runtime) => {
-                CandidateHandle { runtime: runtime.handle().clone(), threads: self.threads.clone() }
-            }
+            Some(runtime) => CandidateHandle {
+                runtime: runtime.handle().clone(),
+                threads: self.threads.clone(),
+                desk: self.desk.clone(),
+            },
             None => unreachable!("taken only when dropped"),
         }
     }
@@ -73,6 +80,7 @@ impl Drop for CandidateRuntime {
 pub struct CandidateHandle {
     pub(crate) runtime: Handle,
     pub(crate) threads: Arc<Threads>,
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// Where candidates off the caller's path run.

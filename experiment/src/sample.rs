@@ -105,8 +105,10 @@ pub(crate) enum Draw {
     Bare,
     /// Control and candidate.
     Sampled,
-    /// The candidate alone, by force.
+    /// The candidate alone, by force; the first, where there are several.
     ForcedCandidate,
+    /// One candidate alone, by force: the one whose name the experiment knows.
+    ForcedName,
 }
 
 /// A [`Sampling`] that can be changed while calls read it: one word, read relaxed.
@@ -119,6 +121,7 @@ const ALWAYS: u32 = 1 << 20;
 const BY_KEY: u32 = 2 << 20;
 const RANDOM: u32 = 3 << 20;
 const FORCED_CANDIDATE: u32 = 4 << 20;
+const FORCED_NAME: u32 = 5 << 20;
 const KIND_MASK: u32 = 7 << 20;
 
 impl Switch {
@@ -132,6 +135,10 @@ impl Switch {
 
     pub(crate) fn force_candidate(&self) {
         self.0.store(FORCED_CANDIDATE, Ordering::Relaxed);
+    }
+
+    pub(crate) fn force_name(&self) {
+        self.0.store(FORCED_NAME, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> Sampling {
@@ -155,6 +162,7 @@ impl Switch {
             BY_KEY => seed.bucket(key).is_in(word & SHARE_MASK),
             RANDOM => fastrand::u32(..PPM_ALL) < word & SHARE_MASK,
             FORCED_CANDIDATE => return Draw::ForcedCandidate,
+            FORCED_NAME => return Draw::ForcedName,
             _ => true,
         };
         if sampled { Draw::Sampled } else { Draw::Bare }

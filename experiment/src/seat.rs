@@ -2,32 +2,61 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// How many candidates may have a thread at once, and how many threads may be given up for lost meanwhile.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    free: Arc<Semaphore>,
-    replaceable: Arc<Semaphore>,
+    free: Semaphore,
+    replaceable: Semaphore,
 }
 
 /// Leave to use one thread.
-pub(crate) type Permit = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Threads>);
+
+/// A thread that was given up, and is back when this is dropped.
+#[derive(Debug)]
+struct Lost(Arc<Threads>);
 
 impl Threads {
     pub(crate) fn new(threads: usize, stuck_max: usize) -> Self {
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let semaphore = |permits: usize| Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
         Self { free: semaphore(threads), replaceable: semaphore(stuck_max) }
     }
 
+    /// Whether none is free. Reads only: calls that are shed must not fight over who writes.
+    pub(crate) fn are_taken(&self) -> bool {
+        self.free.available_permits() == 0
+    }
+
     /// A thread, if one is free.
-    pub(crate) fn try_take(&self) -> Option<Permit> {
-        self.free.clone().try_acquire_owned().ok()
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Permit> {
+        self.free.try_acquire().ok()?.forget();
+        Some(Permit(self.clone()))
     }
 
     /// A thread, when one is free: for what is bounded otherwise, and in nobody's way.
-    pub(crate) async fn take(&self) -> Option<Permit> {
-        self.free.clone().acquire_owned().await.ok()
+    pub(crate) async fn take(self: &Arc<Self>) -> Option<Permit> {
+        self.free.acquire().await.ok()?.forget();
+        Some(Permit(self.clone()))
+    }
+
+    fn give_up(self: &Arc<Self>) -> Option<Lost> {
+        self.replaceable.try_acquire().ok()?.forget();
+        Some(Lost(self.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.free.add_permits(1);
+    }
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        self.0.replaceable.add_permits(1);
     }
 }
 
@@ -46,7 +75,7 @@ enum State<S> {
     },
     /// Nobody waits for the candidate any more, another thread has taken its place.
     Stuck {
-        _replaced: Permit,
+        _thread: Lost,
     },
     Left,
 }
@@ -64,9 +93,9 @@ impl<S> Seat<S> {
             return;
         };
         if matches!(*state, State::Taken { .. })
-            && let Ok(replaced) = threads.replaceable.clone().try_acquire_owned()
+            && let Some(thread) = threads.give_up()
         {
-            *state = State::Stuck { _replaced: replaced };
+            *state = State::Stuck { _thread: thread };
         }
     }
 

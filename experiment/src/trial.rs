@@ -1,48 +1,58 @@
-//! Several candidates in one call, and calls without a control.
+//! Any number of named candidates in one call, in any mode.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use tokio::sync::{oneshot, watch};
-
 use crate::{
-    Capture, Error, Experiment, Start,
-    admit::{Decision, Slot, Subject, Ticket},
-    execute::{Hold, NoThread},
+    Capture, Choice, Experiment, View,
+    admit::{Offered, Slot},
+    contain::{Caught, Contained, caught, caught_sync},
+    execute::{Executes, Hold, Ran},
     experiment::Inner,
-    follow::{About, ControlSource},
-    ledger::Bin,
-    meter::metered,
-    roster::Candidate,
     sample::Draw,
+    turns::Turn,
 };
 
-type Boxed<V, E> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<V, E>> + Send>> + Send>;
-
-/// One call with any number of named candidates; see [`Experiment::trial`].
+/// One call with any number of named candidates; see [`Experiment::trial`]. `B` is how it runs them: [`Behind`],
+/// [`BehindSync`], [`InLine`] or [`InLineSync`].
 #[must_use = "a trial does nothing until it is run"]
-pub struct Trial<V, E, L: Capture<V>>
+pub struct Trial<'a, V, E, L: View<V>, B>
 where
     V: 'static,
 {
-    inner: Arc<Inner<V, E, L>>,
-    state: State<V, E, L>,
+    pub(crate) experiment: &'a Experiment<V, E, L>,
+    state: State<B>,
 }
 
-enum State<V, E, L: Capture<V>>
-where
-    V: 'static,
-{
+enum State<B> {
+    /// Control alone.
     Bare,
-    Forced(Option<Boxed<V, E>>),
-    Sampled { key: Box<[u8]>, decision: Decision, slot: Option<Slot<V, E, L>>, runs: Vec<Run<V, E>> },
+    /// One candidate alone, by force: the first, or the one of that name.
+    Forced {
+        name: Option<Arc<str>>,
+        found: Option<B>,
+    },
+    Sampled {
+        key: Box<[u8]>,
+        offered: Vec<Offered<B>>,
+    },
 }
 
-/// One candidate of a call.
-struct Run<V, E> {
-    candidate: Arc<Candidate>,
-    ticket: Ticket,
-    build: Boxed<V, E>,
-}
+type AwaitingSend<V, E> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<V, E>> + Send>> + Send>;
+type BlockingSend<V, E> = Box<dyn FnOnce() -> Result<V, E> + Send>;
+type Awaiting<'a, V, E> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<V, E>> + 'a>> + 'a>;
+type Blocking<'a, V, E> = Box<dyn FnOnce() -> Result<V, E> + 'a>;
+
+/// A candidate that awaits, off the caller's path: of [`Experiment::trial`].
+pub struct Behind<V, E>(Contained<AwaitingSend<V, E>>);
+
+/// A candidate that blocks, off the caller's path: of [`Experiment::trial_sync`].
+pub struct BehindSync<V, E>(Contained<BlockingSend<V, E>>);
+
+/// A candidate that awaits, in line: of [`Experiment::trial_in_line`].
+pub struct InLine<'a, V, E>(Contained<Awaiting<'a, V, E>>);
+
+/// A candidate that does not await, in line: of [`Experiment::trial_sync_in_line`].
+pub struct InLineSync<'a, V, E>(Contained<Blocking<'a, V, E>>);
 
 impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
     /// Begins a call with any number of named candidates. They run off the caller's path, one after the other
@@ -64,50 +74,119 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn trial(&self, key: impl AsRef<[u8]>) -> Trial<V, E, L> {
-        let key = key.as_ref();
-        let state = match self.draw(key) {
-            Draw::Bare => State::Bare,
-            Draw::ForcedCandidate => State::Forced(None),
-            Draw::Sampled => {
-                let (decision, slot) = self.enter_off_path(key);
-                State::Sampled { key: key.into(), decision, slot, runs: Vec::new() }
-            }
-        };
-        Trial { inner: self.inner.clone(), state }
+    pub fn trial(&self, key: impl AsRef<[u8]>) -> Trial<'_, V, E, L, Behind<V, E>> {
+        Trial::new(self, key.as_ref())
     }
 
-    /// Begins a call without a control: the branch called `answer` answers the caller, and the others are
-    /// compared with it. Which one that is may be decided as late as here.
-    pub fn choose(&self, key: impl AsRef<[u8]>, answer: impl Into<String>) -> Choice<V, E, L> {
-        let mut trial = self.trial(key);
-        if matches!(trial.state, State::Forced(_)) {
-            // The answer is forced already.
-            trial.state = State::Bare;
-        }
-        Choice { trial, answer: answer.into(), chosen: None }
+    /// As [`trial`](Self::trial), for code that blocks instead of awaiting; see [`run_sync`](Self::run_sync).
+    pub fn trial_sync(&self, key: impl AsRef<[u8]>) -> Trial<'_, V, E, L, BehindSync<V, E>> {
+        Trial::new(self, key.as_ref())
     }
 }
 
-impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<V, E, L> {
+impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
+    /// As [`trial`](Self::trial), on the caller's task and in the experiment's [`Order`](crate::Order): control and then the
+    /// candidates as they were given, all of them in random order, or all at once. The caller waits for each, up to
+    /// [`in_line_timeout`](crate::Builder::in_line_timeout) where that is set.
+    pub fn trial_in_line<'a>(&'a self, key: impl AsRef<[u8]>) -> Trial<'a, V, E, L, InLine<'a, V, E>> {
+        Trial::new(self, key.as_ref())
+    }
+
+    /// As [`trial_in_line`](Self::trial_in_line), for code that does not await; see
+    /// [`run_sync_in_line`](Self::run_sync_in_line).
+    ///
+    /// ```
+    /// # use crossfade_experiment::{Experiment, Sampling};
+    /// let price: Experiment<u64, std::io::Error> =
+    ///     Experiment::builder("price").sampling(Sampling::Always).build()?;
+    /// let book = vec![100, 101];
+    /// let value = price
+    ///     .trial_sync_in_line("sku-1")
+    ///     .candidate("first", || Ok(book[0]))
+    ///     .candidate("last", || Ok(book[1]))
+    ///     .run(|| Ok(100))?;
+    /// assert_eq!(value, 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn trial_sync_in_line<'a>(
+        &'a self,
+        key: impl AsRef<[u8]>,
+    ) -> Trial<'a, V, E, L, InLineSync<'a, V, E>> {
+        Trial::new(self, key.as_ref())
+    }
+}
+
+impl<'a, V: 'static, E, L: View<V>, B> Trial<'a, V, E, L, B> {
+    /// Makes it a call without a control: of the branches to come, the one called `answer` answers the caller, and the
+    /// others are compared with it. Which one that is may be decided as late as here.
+    ///
+    /// ```
+    /// # use crossfade_experiment::{Experiment, Sampling};
+    /// # let price: Experiment<u64, std::io::Error> =
+    /// #     Experiment::builder("price").sampling(Sampling::Always).build()?;
+    /// let answer = if cfg!(debug_assertions) { "cache" } else { "sql" };
+    /// let value = price
+    ///     .trial_sync_in_line("sku-1")
+    ///     .choose(answer)
+    ///     .branch("sql", || Ok(100))
+    ///     .branch("cache", || Ok(100))
+    ///     .run()??;
+    /// assert_eq!(value, 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn choose(mut self, answer: &'a str) -> Choice<'a, V, E, L, B> {
+        if matches!(self.state, State::Forced { .. }) {
+            // The answer is forced already.
+            self.state = State::Bare;
+        }
+        Choice::new(self, answer)
+    }
+
+    fn new(experiment: &'a Experiment<V, E, L>, key: &[u8]) -> Self {
+        let state = match experiment.draw(key) {
+            Draw::Bare => State::Bare,
+            Draw::ForcedCandidate => State::Forced { name: None, found: None },
+            Draw::ForcedName => State::Forced { name: experiment.inner.forced_name(), found: None },
+            Draw::Sampled => State::Sampled { key: key.into(), offered: Vec::new() },
+        };
+        Self { experiment, state }
+    }
+
+    /// If the call is not sampled, the candidate is dropped here, unbuilt and unboxed.
+    fn offer<N>(mut self, name: &str, candidate: N, boxed: impl FnOnce(N) -> B) -> Self {
+        let candidate = Contained::new(candidate);
+        match &mut self.state {
+            State::Forced { name: forced, found: found @ None }
+                if forced.as_deref().is_none_or(|forced| forced == name) =>
+            {
+                *found = Some(boxed(candidate.into_inner()));
+            }
+            State::Bare | State::Forced { .. } => {}
+            State::Sampled { offered, .. } => {
+                let build = boxed(candidate.into_inner());
+                offered.push(Offered { candidate: self.experiment.inner.roster.named(name), build });
+            }
+        }
+        self
+    }
+
+    /// Nothing but the answer.
+    pub(crate) fn alone(mut self) -> Self {
+        self.state = State::Bare;
+        self
+    }
+}
+
+impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<'_, V, E, L, Behind<V, E>> {
     /// Adds a candidate. If the call is not sampled, it is dropped here, unbuilt and unboxed.
-    pub fn candidate<N, F>(mut self, name: &str, candidate: N) -> Self
+    pub fn candidate<N, F>(self, name: &str, candidate: N) -> Self
     where
         N: FnOnce() -> F + Send + 'static,
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
-        let boxed = || -> Boxed<V, E> { Box::new(move || Box::pin(candidate())) };
-        match &mut self.state {
-            State::Bare | State::Forced(Some(_)) => {}
-            State::Forced(first @ None) => *first = Some(boxed()),
-            State::Sampled { key, decision, runs, .. } => {
-                let candidate = self.inner.roster.named(name);
-                if let Some(ticket) = self.inner.open(&candidate, candidate.ledger.open(), key, decision) {
-                    runs.push(Run { candidate, ticket, build: boxed() });
-                }
-            }
-        }
-        self
+        self.offer(name, candidate, |candidate| {
+            Behind(Contained::new(Box::new(move || Box::pin(candidate()))))
+        })
     }
 
     /// Runs control, and the candidates behind it.
@@ -119,128 +198,144 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<V, E, L> {
         C: FnOnce() -> CF,
         CF: Future<Output = Result<V, E>>,
     {
-        let Self { inner, state } = self;
-        let (key, slot, mut runs) = match state {
-            State::Sampled { key, slot, runs, .. } if !runs.is_empty() => (key, slot, runs),
-            State::Forced(Some(first)) => return first().await,
-            State::Bare | State::Forced(None) | State::Sampled { .. } => return control().await,
-        };
-        fastrand::shuffle(&mut runs);
-        let Some((runtime, permit, stop)) = inner.place(&mut runs[0].ticket) else {
-            cut_off(&mut runs);
-            return control().await;
-        };
-        let subject = inner.subject(&key);
-        match inner.start {
-            Start::AfterControl => {
-                let began = inner.clock.tick();
-                let (outcome, cpu) = metered(inner.measures_cpu, control()).await;
-                let wall_ns = inner.clock.between(began, inner.clock.tick());
-                let kept = ControlSource::Ended(inner.keep(&outcome, wall_ns, cpu));
-                cut_off(&mut runs);
-                let hold = Hold { slot, permit };
-                let task = inner.spawn(runtime, follow_all(inner.clone(), subject, hold, stop, kept, runs));
-                inner.raise(task).await;
-                outcome
-            }
-            Start::WithControl => {
-                let (send, receive) = oneshot::channel();
-                cut_off(&mut runs);
-                let kept = ControlSource::Running(receive);
-                let hold = Hold { slot, permit };
-                let task = inner.spawn(runtime, follow_all(inner.clone(), subject, hold, stop, kept, runs));
-                let began = inner.clock.tick();
-                let (outcome, cpu) = metered(inner.measures_cpu, control()).await;
-                let wall_ns = inner.clock.between(began, inner.clock.tick());
-                // Refused only where the runtime has dropped the candidates' task.
-                let _ = send.send(inner.keep(&outcome, wall_ns, cpu));
-                inner.raise(task).await;
-                outcome
-            }
+        match self.state {
+            State::Bare | State::Forced { found: None, .. } => control().await,
+            State::Forced { found: Some(found), .. } => found.0.into_inner()().await,
+            State::Sampled { key, offered } => match self.experiment.enter_all(&key, offered) {
+                Some((room, runs)) => self.experiment.run_behind(&key, control, room, runs, || None).await,
+                None => control().await,
+            },
         }
     }
 }
 
-/// One call without a control; see [`Experiment::choose`].
-#[must_use = "a choice does nothing until it is run"]
-pub struct Choice<V, E, L: Capture<V>>
-where
-    V: 'static,
-{
-    trial: Trial<V, E, L>,
-    answer: String,
-    chosen: Option<Boxed<V, E>>,
-}
-
-impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Choice<V, E, L> {
-    /// Adds a branch.
-    pub fn branch<N, F>(mut self, name: &str, branch: N) -> Self
+impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Trial<'_, V, E, L, BehindSync<V, E>> {
+    /// Adds a candidate. If the call is not sampled, it is dropped here, unboxed.
+    pub fn candidate<N>(self, name: &str, candidate: N) -> Self
     where
-        N: FnOnce() -> F + Send + 'static,
-        F: Future<Output = Result<V, E>> + Send + 'static,
+        N: FnOnce() -> Result<V, E> + Send + 'static,
     {
-        if name == self.answer {
-            self.chosen = Some(Box::new(move || Box::pin(branch())));
-        } else {
-            self.trial = self.trial.candidate(name, branch);
-        }
-        self
+        self.offer(name, candidate, |candidate| BehindSync(Contained::new(Box::new(candidate))))
     }
 
-    /// Runs the branch that answers, and the others behind it. The outer error is the programmer's, the inner
-    /// one the branch's.
+    /// Runs control, and the candidates behind it.
     ///
     /// # Errors
-    /// [`Error::NoBranch`] where no branch has the name that was chosen; none has run then.
-    pub async fn run(self) -> Result<Result<V, E>, Error> {
-        let Some(chosen) = self.chosen else {
-            let experiment = self.trial.inner.name.to_string();
-            return Err(Error::NoBranch { experiment, branch: self.answer });
-        };
-        Ok(self.trial.run(chosen).await)
+    /// Control's, unchanged.
+    pub fn run<C>(self, control: C) -> Result<V, E>
+    where
+        C: FnOnce() -> Result<V, E>,
+    {
+        match self.state {
+            State::Bare | State::Forced { found: None, .. } => control(),
+            State::Forced { found: Some(found), .. } => found.0.into_inner()(),
+            State::Sampled { key, offered } => match self.experiment.enter_all(&key, offered) {
+                Some((room, runs)) => self.experiment.run_behind_sync(&key, control, room, runs),
+                None => control(),
+            },
+        }
     }
 }
 
-/// From here on, what is cut off was shed.
-fn cut_off<V, E>(runs: &mut [Run<V, E>]) {
-    runs.iter_mut().for_each(|run| run.ticket.entry.when_cut_off(Bin::Shed));
+impl<'a, V: 'static, E: 'static, L: View<V>> Trial<'a, V, E, L, InLine<'a, V, E>> {
+    /// Adds a candidate. If the call is not sampled, it is dropped here, unbuilt and unboxed.
+    pub fn candidate<N, F>(self, name: &str, candidate: N) -> Self
+    where
+        N: FnOnce() -> F + 'a,
+        F: Future<Output = Result<V, E>> + 'a,
+    {
+        self.offer(name, candidate, |candidate| {
+            InLine(Contained::new(Box::new(move || Box::pin(candidate()))))
+        })
+    }
+
+    /// Runs control and the candidates.
+    ///
+    /// # Errors
+    /// Control's, unchanged.
+    pub async fn run<C, CF>(self, control: C) -> Result<V, E>
+    where
+        C: FnOnce() -> CF,
+        CF: Future<Output = Result<V, E>>,
+    {
+        match self.state {
+            State::Bare | State::Forced { found: None, .. } => control().await,
+            State::Forced { found: Some(found), .. } => found.0.into_inner()().await,
+            State::Sampled { key, offered } => {
+                let inner = &self.experiment.inner;
+                inner.run_in_turns(&key, control, offered, inner.in_line_timeout).await
+            }
+        }
+    }
 }
 
-/// The candidates of one call, one after the other: several must not be a burst. They share the call's slot.
-async fn follow_all<V, E, L>(
-    inner: Arc<Inner<V, E, L>>,
-    subject: Subject,
-    hold: Hold<V, E, L>,
-    mut stop: watch::Receiver<bool>,
-    control: ControlSource<L::Observed>,
-    runs: Vec<Run<V, E>>,
-) -> Option<String>
+impl<'a, V: 'static, E: 'static, L: View<V>> Trial<'a, V, E, L, InLineSync<'a, V, E>> {
+    /// Adds a candidate. If the call is not sampled, it is dropped here, unboxed.
+    pub fn candidate<N>(self, name: &str, candidate: N) -> Self
+    where
+        N: FnOnce() -> Result<V, E> + 'a,
+    {
+        self.offer(name, candidate, |candidate| InLineSync(Contained::new(Box::new(candidate))))
+    }
+
+    /// Runs control and the candidates.
+    ///
+    /// # Errors
+    /// Control's, unchanged.
+    pub fn run<C>(self, control: C) -> Result<V, E>
+    where
+        C: FnOnce() -> Result<V, E>,
+    {
+        match self.state {
+            State::Bare | State::Forced { found: None, .. } => control(),
+            State::Forced { found: Some(found), .. } => found.0.into_inner()(),
+            State::Sampled { key, offered } => {
+                self.experiment.inner.run_in_turns_sync(&key, control, offered)
+            }
+        }
+    }
+}
+
+impl<V, E, L> Executes<V, E, L> for Behind<V, E>
 where
     V: Send + 'static,
     E: Send + 'static,
     L: Capture<V>,
 {
-    let Hold { slot: _slot, permit } = hold;
-    let mut first = Some(permit);
-    let mut source = control;
-    let mut first_raised = None;
-    for Run { candidate, mut ticket, build } in runs {
-        let permit = match first.take() {
-            Some(permit) => permit,
-            None => match inner.thread().await {
-                Ok(permit) => permit,
-                Err(NoThread) => {
-                    ticket.entry.settle(Bin::Shed);
-                    continue;
-                }
-            },
-        };
-        let (ran, _) = inner.execute(&mut stop, build, Hold { slot: None, permit }).await;
-        let control = source.ended().await;
-        let about = About { candidate: &candidate, subject: &subject, again: None };
-        let (control, raised) = inner.conclude(&about, ticket, control, ran, None, &mut stop).await;
-        source = ControlSource::Ended(control);
-        first_raised = first_raised.or(raised);
+    async fn execute(
+        self,
+        inner: &Inner<V, E, L>,
+        stop: &mut tokio::sync::watch::Receiver<bool>,
+        hold: Hold<V, E, L>,
+    ) -> (Ran<V>, Option<Slot<V, E, L>>) {
+        inner.execute(stop, self.0, hold).await
     }
-    first_raised
+}
+
+impl<V, E, L> Executes<V, E, L> for BehindSync<V, E>
+where
+    V: Send + 'static,
+    E: Send + 'static,
+    L: Capture<V>,
+{
+    async fn execute(
+        self,
+        inner: &Inner<V, E, L>,
+        stop: &mut tokio::sync::watch::Receiver<bool>,
+        hold: Hold<V, E, L>,
+    ) -> (Ran<V>, Option<Slot<V, E, L>>) {
+        inner.execute_sync(stop, self.0, hold).await
+    }
+}
+
+impl<V, E> Turn<V, E> for InLine<'_, V, E> {
+    async fn take(self) -> Caught<Result<V, E>> {
+        caught(self.0).await
+    }
+}
+
+impl<V, E> Turn<V, E> for InLineSync<'_, V, E> {
+    async fn take(self) -> Caught<Result<V, E>> {
+        caught_sync(self.0)
+    }
 }

@@ -211,7 +211,8 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
                     trial.candidate("second", move || perform(control)).run(|| perform(control)).await
                 }
                 Way::Choice => {
-                    let choice = experiment.choose(&key, "old").branch("new", move || perform(candidate));
+                    let choice =
+                        experiment.trial(&key).choose("old").branch("new", move || perform(candidate));
                     choice
                         .branch("old", move || perform(control))
                         .run()

@@ -271,12 +271,12 @@ async fn without_a_control_the_chosen_branch_answers() {
     for (sampling, observations) in [(Sampling::Always, 1), (Sampling::Never, 0)] {
         experiment.set_sampling(sampling);
         let choice =
-            experiment.choose("k", "b").branch("a", || async { Ok(1) }).branch("b", || async { Ok(2) });
+            experiment.trial("k").choose("b").branch("a", || async { Ok(1) }).branch("b", || async { Ok(2) });
         assert_eq!(choice.run().await.unwrap(), Ok(2));
         quiet(&experiment).await;
         assert_eq!(seen.lock().unwrap().drain(..).count(), observations);
     }
-    let unknown = experiment.choose("k", "c").branch("a", || async { Ok(1) }).run().await;
+    let unknown = experiment.trial("k").choose("c").branch("a", || async { Ok(1) }).run().await;
     assert!(matches!(unknown, Err(Error::NoBranch { branch, .. }) if branch == "c"));
 }
 
