@@ -12,8 +12,8 @@ use std::{
 };
 
 use crossfade_experiment::{
-    BreakerPolicy, Comparison, Experiment, Limits, Observation, PublishFn, RecheckPolicy, Sampling, Start,
-    Totals,
+    BreakerPolicy, Comparison, Experiment, Limits, Observation, Order, PublishFn, RecheckPolicy, Sampling,
+    Start, Totals,
 };
 use futures::FutureExt;
 use proptest::prelude::*;
@@ -45,9 +45,25 @@ enum Way {
     Rechecked,
     InLine,
     Trial,
+    TrialInLine,
+    TrialSync,
+    TrialSyncInLine,
     Choice,
+    ChoiceInLine,
+    ChoiceSync,
+    ChoiceSyncInLine,
     Sync,
     SyncInLine,
+}
+
+impl Way {
+    /// How many candidates a call offers.
+    fn offers(self) -> u64 {
+        match self {
+            Self::Trial | Self::TrialInLine | Self::TrialSync | Self::TrialSyncInLine => 3,
+            _ => 1,
+        }
+    }
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -67,7 +83,13 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Way::Rechecked),
         Just(Way::InLine),
         Just(Way::Trial),
+        Just(Way::TrialInLine),
+        Just(Way::TrialSync),
+        Just(Way::TrialSyncInLine),
         Just(Way::Choice),
+        Just(Way::ChoiceInLine),
+        Just(Way::ChoiceSync),
+        Just(Way::ChoiceSyncInLine),
         Just(Way::Sync),
         Just(Way::SyncInLine),
     ];
@@ -104,39 +126,59 @@ fn perform_now(act: Act) -> Result<i64, String> {
 #[derive(Debug, Clone, Copy)]
 struct Setup {
     start: Start,
+    order: Order,
     in_flight_max: u32,
     budget: Option<u32>,
     breaker: bool,
     hooks_panic: bool,
     drain_often: bool,
+    /// Whether candidates in line have a timeout: without one they must not hang.
+    bounded_in_line: bool,
     /// After this many calls the process begins to end.
     shutdown_after: usize,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
+    let order = prop_oneof![Just(Order::ControlFirst), Just(Order::Random), Just(Order::Concurrent)];
     (
         any::<bool>(),
+        order,
         1u32..6,
         prop::option::of(1u32..20),
+        any::<bool>(),
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
         10usize..80,
     )
         .prop_map(
-            |(with_control, in_flight_max, budget, breaker, hooks_panic, drain_often, shutdown_after)| {
+            |(
+                with_control,
+                order,
+                in_flight_max,
+                budget,
+                breaker,
+                hooks_panic,
+                drain_often,
+                bounded_in_line,
+                shutdown_after,
+            )| {
                 Setup {
                     start: if with_control { Start::WithControl } else { Start::AfterControl },
+                    order,
                     in_flight_max,
                     budget,
                     breaker,
                     hooks_panic,
                     drain_often,
+                    bounded_in_line,
                     shutdown_after,
                 }
             },
         )
 }
+
+const THERE: &str = "there is such a branch";
 
 /// Runs all steps; returns what was drained, how many candidates were offered, and how many observed.
 async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
@@ -155,9 +197,15 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
         _ => Comparison::from(old == new),
     };
     let policy = setup.breaker.then(|| BreakerPolicy { failures: 2, rest: Duration::from_millis(1) });
-    let experiment: Experiment<i64, String> = Experiment::comparing("closed", compare)
+    let builder = Experiment::comparing("closed", compare);
+    let builder = match setup.bounded_in_line {
+        true => builder.in_line_timeout(Duration::from_millis(15)),
+        false => builder,
+    };
+    let experiment: Experiment<i64, String> = builder
         .sampling(Sampling::Always)
         .start(setup.start)
+        .order(setup.order)
         .limits(limits)
         .breaker(policy)
         .recheck(RecheckPolicy { delay: Duration::from_millis(5), rounds: 2 })
@@ -194,6 +242,11 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
             // Somebody turns the switch once more: what comes now is shed.
             experiment.set_sampling(Sampling::Always);
         }
+        let in_line = |act| if matches!(act, Act::Hang) && !setup.bounded_in_line { Act::Fail } else { act };
+        let candidate = match way {
+            Way::InLine | Way::TrialInLine | Way::ChoiceInLine => in_line(candidate),
+            _ => candidate,
+        };
         let key = if number % 7 == 6 { "skip".to_owned() } else { format!("key-{}", number % 5) };
         let call = async {
             match way {
@@ -201,23 +254,48 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
                 Way::Rechecked => {
                     experiment.run_rechecked(&key, move || perform(control), move || perform(candidate)).await
                 }
-                Way::InLine => {
-                    // Nothing bounds what is in line: it must not hang.
-                    let candidate = if matches!(candidate, Act::Hang) { Act::Fail } else { candidate };
-                    experiment.run_in_line(&key, || perform(control), || perform(candidate)).await
-                }
+                Way::InLine => experiment.run_in_line(&key, || perform(control), || perform(candidate)).await,
                 Way::Trial => {
                     let trial = experiment.trial(&key).candidate("first", move || perform(candidate));
-                    trial.candidate("second", move || perform(control)).run(|| perform(control)).await
+                    let trial = trial.candidate("second", move || perform(control));
+                    trial.candidate("third", move || perform(candidate)).run(|| perform(control)).await
+                }
+                Way::TrialInLine => {
+                    let trial = experiment.trial_in_line(&key).candidate("first", || perform(candidate));
+                    let trial = trial.candidate("second", || perform(in_line(control)));
+                    trial.candidate("third", || perform(candidate)).run(|| perform(control)).await
+                }
+                Way::TrialSync => {
+                    let trial =
+                        experiment.trial_sync(&key).candidate("first", move || perform_now(candidate));
+                    let trial = trial.candidate("second", move || perform_now(control));
+                    trial.candidate("third", move || perform_now(candidate)).run(|| perform_now(control))
+                }
+                Way::TrialSyncInLine => {
+                    let trial = experiment.trial_sync_in_line(&key);
+                    let trial = trial.candidate("first", || perform_now(candidate));
+                    let trial = trial.candidate("second", || perform_now(control));
+                    trial.candidate("third", || perform_now(candidate)).run(|| perform_now(control))
                 }
                 Way::Choice => {
-                    let choice =
-                        experiment.trial(&key).choose("old").branch("new", move || perform(candidate));
-                    choice
-                        .branch("old", move || perform(control))
-                        .run()
-                        .await
-                        .expect("there is such a branch")
+                    let choice = experiment.trial(&key).choose("old");
+                    let choice = choice.branch("new", move || perform(candidate));
+                    choice.branch("old", move || perform(control)).run().await.expect(THERE)
+                }
+                Way::ChoiceInLine => {
+                    let choice = experiment.trial_in_line(&key).choose("old");
+                    let choice = choice.branch("old", || perform(control));
+                    choice.branch("new", || perform(candidate)).run().await.expect(THERE)
+                }
+                Way::ChoiceSync => {
+                    let choice = experiment.trial_sync(&key).choose("old");
+                    let choice = choice.branch("new", move || perform_now(candidate));
+                    choice.branch("old", move || perform_now(control)).run().expect(THERE)
+                }
+                Way::ChoiceSyncInLine => {
+                    let choice = experiment.trial_sync_in_line(&key).choose("old");
+                    let choice = choice.branch("old", || perform_now(control));
+                    choice.branch("new", || perform_now(candidate)).run().expect(THERE)
                 }
                 Way::Sync => {
                     experiment.run_sync(&key, || perform_now(control), move || perform_now(candidate))
@@ -227,7 +305,7 @@ async fn drive(setup: Setup, steps: &[Step]) -> (Totals, u64, u64) {
                 }
             }
         };
-        offered += if matches!(way, Way::Trial) { 2 } else { 1 };
+        offered += way.offers();
         // A caller waits for a while only, or goes away at once.
         let patience = Duration::from_millis(if cancel { 1 } else { 30 });
         let _ = AssertUnwindSafe(tokio::time::timeout(patience, call)).catch_unwind().await;
