@@ -316,8 +316,9 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// For tests: a mismatch panics in the caller, who waits for the candidate then. Calls of
-    /// [`Experiment::run_sync`] cannot wait; use [`Experiment::run_sync_in_line`] there.
+    /// For tests: a mismatch panics in the caller, who waits for the candidates then. Calls of [`Experiment::run_sync`] and
+    /// [`Experiment::trial_sync`] cannot wait; use [`Experiment::run_sync_in_line`] and [`Experiment::trial_sync_in_line`]
+    /// there.
     pub fn raise_on_mismatch(mut self) -> Self {
         self.raises = true;
         self
@@ -335,7 +336,8 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// When a candidate off the caller's path starts. Default [`Start::AfterControl`].
+    /// When a candidate off the caller's path starts. Default [`Start::AfterControl`]. Sync ones always start when control has
+    /// ended.
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
@@ -347,7 +349,7 @@ impl<V: 'static, E: 'static, L: View<V>> Builder<V, E, L> {
         self
     }
 
-    /// How long the caller may wait for a candidate in line. Async ones are dropped then, which needs a Tokio
+    /// How long the caller may wait for each candidate in line. Async ones are dropped then, which needs a Tokio
     /// runtime with timers: where there is none, the candidate is shed. Sync ones cannot be stopped: one that
     /// took longer is counted as timed out. Default: no bound.
     pub fn in_line_timeout(mut self, timeout: Duration) -> Self {

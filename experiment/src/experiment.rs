@@ -84,7 +84,8 @@ pub enum Start {
     /// When control has ended: it never competes with its own control, and is spared where control panics.
     #[default]
     AfterControl,
-    /// Together with control: both read as close to each other as can be.
+    /// Together with control: both read as close to each other as can be. On a
+    /// [`CandidateRuntime`](crate::CandidateRuntime) it costs the caller's runtime a system call to wake a thread.
     WithControl,
 }
 

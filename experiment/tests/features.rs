@@ -11,8 +11,9 @@ use std::{
 };
 
 use crossfade_experiment::{
-    Builder, CandidateRuntime, Comparison, Error, ErrorSummary, Experiment, Hook, Incomparable, Limits,
-    Observation, Outcome, PublishFn, RecheckPolicy, Reveal, Sampling, Start, Totals, Verdict, diff_json,
+    BreakerPolicy, Builder, CandidateRuntime, Comparison, Error, ErrorSummary, Experiment, Hook,
+    Incomparable, Limits, Observation, Outcome, PublishFn, RecheckPolicy, Reveal, Sampling, Start, Totals,
+    Verdict, diff_json,
 };
 use futures::FutureExt;
 use serde_json::json;
@@ -312,6 +313,61 @@ fn processor_time_is_measured_where_asked_for() {
     let (experiment, seen) = watched(Builder::measure_cpu);
     both(&experiment, 1, 1);
     assert_eq!(seen.lock().unwrap()[0].control.cpu.is_some(), cfg!(all(unix, not(miri))));
+}
+
+#[tokio::test]
+async fn processor_time_is_measured_wherever_candidates_run() {
+    let candidates = CandidateRuntime::new(1).unwrap();
+    for on_threads in [false, true] {
+        let (experiment, seen) = watched(|builder| match on_threads {
+            true => builder.measure_cpu().runtime(candidates.handle()),
+            false => builder.measure_cpu(),
+        });
+        experiment.run("k", || async { Ok(1) }, || async { Ok(1) }).await.unwrap();
+        quiet(&experiment).await;
+        experiment.run_sync("k", || Ok(1), || Ok(1)).unwrap();
+        quiet(&experiment).await;
+        let trial = experiment.trial_in_line("k").candidate("a", || async { Ok(1) });
+        trial.run(|| async { Ok(1) }).await.unwrap();
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 3);
+        let measured = |seen: &Observation| seen.control.cpu.is_some() && seen.candidate.cpu.is_some();
+        assert!(seen.iter().all(|seen| measured(seen) == cfg!(all(unix, not(miri)))), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_budget_bounds_what_starts_in_a_second() {
+    let limits = Limits { budget_per_second: Some(3), ..Limits::default() };
+    let (experiment, _) = watched(|builder| builder.limits(limits));
+    for _ in 0..20 {
+        experiment.run("k", || async { Ok(1) }, || async { Ok(1) }).await.unwrap();
+    }
+    let Totals { matched, shed, .. } = quiet(&experiment).await;
+    // Three in each second that the calls fell in, which are two at most on any machine that runs tests at all.
+    assert!((3..=6).contains(&matched), "{matched}");
+    assert_eq!(matched + shed, 20);
+}
+
+#[tokio::test]
+async fn a_probe_that_succeeds_ends_the_rest_of_a_candidate() {
+    let policy = BreakerPolicy { failures: 2, rest: Duration::from_millis(1) };
+    let (experiment, _) = watched(|builder| builder.breaker(policy));
+    for _ in 0..2 {
+        experiment.run("k", || async { Ok(1) }, || async { Err("down".to_owned()) }).await.unwrap();
+        quiet(&experiment).await;
+    }
+    // It rests, then one call probes, and from then on each call is compared.
+    while quiet(&experiment).await.matched == 0 {
+        experiment.run("k", || async { Ok(1) }, || async { Ok(1) }).await.unwrap();
+    }
+    let before = quiet(&experiment).await;
+    for _ in 0..5 {
+        experiment.run("k", || async { Ok(1) }, || async { Ok(1) }).await.unwrap();
+        quiet(&experiment).await;
+    }
+    let after = quiet(&experiment).await;
+    assert_eq!((before.errored, after.matched - before.matched, after.shed), (2, 5, before.shed));
 }
 
 #[tokio::test(start_paused = true)]

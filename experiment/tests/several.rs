@@ -3,18 +3,17 @@
 use std::{
     collections::BTreeMap,
     future::pending,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
-        mpsc,
     },
     time::Duration,
 };
 
 use crossfade_experiment::{
-    BreakerPolicy, Builder, CandidateRuntime, Error, Experiment, Hook, Limits, Observation, Order, PublishFn,
-    Sampling, Start, Totals,
+    BreakerPolicy, Builder, Error, Experiment, Hook, Limits, Observation, Order, PublishFn, Sampling, Start,
+    Totals,
 };
 use futures::FutureExt;
 
@@ -454,177 +453,11 @@ async fn no_hook_that_panics_reaches_the_caller_in_any_mode() {
     }
 }
 
-/// A value that panics when it is dropped.
-#[derive(Debug, Clone, PartialEq)]
-struct Explosive(bool);
-
-impl Drop for Explosive {
-    fn drop(&mut self) {
-        if self.0 {
-            panic!("dropped");
-        }
-    }
-}
-
-/// A second panic on the way of the first would end the process.
 #[test]
-fn values_whose_drop_panics_stay_in_also_while_control_panics() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for order in ORDERS {
-        for _ in 0..8 {
-            let experiment: Experiment<Explosive, String> = Experiment::builder("explosive")
-                .sampling(Sampling::Always)
-                .order(order)
-                .breaker(None)
-                .build()
-                .unwrap();
-            let good = || Ok(Explosive(false));
-            let bad = || Ok(Explosive(true));
-            let panics = || -> Result<Explosive, String> { panic!("control's") };
-            let caught = |run: &dyn Fn() -> Result<Explosive, String>| {
-                let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
-                assert_eq!(*panic.downcast_ref::<&str>().unwrap(), "control's");
-            };
-            caught(&|| experiment.run_sync_in_line("k", panics, bad));
-            caught(&|| {
-                runtime.block_on(experiment.run_in_line("k", || async { panics() }, || async { bad() }))
-            });
-            caught(&|| {
-                let trial = experiment.trial_sync_in_line("k").candidate("a", bad).candidate("b", bad);
-                trial.run(panics)
-            });
-            caught(&|| {
-                let trial = experiment.trial_in_line("k").candidate("a", || async { bad() });
-                runtime.block_on(trial.candidate("b", || async { bad() }).run(|| async { panics() }))
-            });
-            let trial = experiment.trial_sync_in_line("k").candidate("a", bad).candidate("b", bad);
-            assert_eq!(trial.run(good), Ok(Explosive(false)));
-            runtime.block_on(async {
-                let trial = experiment.trial("k").candidate("a", move || async move { bad() });
-                let trial = trial.candidate("b", move || async move { bad() });
-                assert_eq!(trial.run(|| async { good() }).await, Ok(Explosive(false)));
-                while experiment.in_flight() > 0 {
-                    tokio::task::yield_now().await;
-                }
-            });
-            let mut totals = Totals::default();
-            experiment.tallies().iter().for_each(|tally| totals += tally.totals);
-            let expected = Totals { eligible: 10, incomparable: 6, mismatched: 4, ..Totals::default() };
-            assert_eq!(totals, expected, "{order:?}");
-        }
-    }
-}
-
-/// What a candidate holds may panic when it is dropped, also where the candidate never runs.
-#[tokio::test]
-async fn candidates_that_are_not_run_are_dropped_under_the_net() {
-    for sampling in [Sampling::Never, Sampling::Always] {
-        let (experiment, _) = watched(|builder| builder.sampling(sampling).run_if(|_| false));
-        let held = || {
-            let bomb = Explosive(true);
-            move || {
-                let _inside = &bomb;
-                Ok(1)
-            }
-        };
-        let held_async = || {
-            let bomb = Explosive(true);
-            move || {
-                let _inside = &bomb;
-                async { Ok(1) }
-            }
-        };
-        assert_eq!(experiment.run("k", || async { Ok(1) }, held_async()).await, Ok(1));
-        assert_eq!(experiment.run_rechecked("k", || async { Ok(1) }, held_async()).await, Ok(1));
-        assert_eq!(experiment.run_in_line("k", || async { Ok(1) }, held_async()).await, Ok(1));
-        assert_eq!(experiment.run_sync("k", || Ok(1), held()), Ok(1));
-        assert_eq!(experiment.run_sync_in_line("k", || Ok(1), held()), Ok(1));
-        let trial = experiment.trial("k").candidate("a", held_async()).candidate("b", held_async());
-        assert_eq!(trial.run(|| async { Ok(1) }).await, Ok(1));
-        let trial = experiment.trial_in_line("k").candidate("a", held_async());
-        assert_eq!(trial.run(|| async { Ok(1) }).await, Ok(1));
-        assert_eq!(experiment.trial_sync("k").candidate("a", held()).run(|| Ok(1)), Ok(1));
-        assert_eq!(experiment.trial_sync_in_line("k").candidate("a", held()).run(|| Ok(1)), Ok(1));
-        drop(experiment.trial("k").candidate("never run", held_async()));
-        quiet(&experiment).await;
-    }
-}
-
-#[tokio::test]
-async fn where_one_keeps_its_thread_and_slot_the_rest_of_its_call_is_shed() {
-    let limits = Limits { timeout: Duration::from_millis(20), in_flight_max: 1, ..Limits::default() };
-    let (experiment, _) = watched(|builder| builder.limits(limits));
-    let (release, until) = mpsc::channel::<()>();
-    let until = Arc::new(Mutex::new(until));
-    let blocks = || {
-        let until = until.clone();
-        move || {
-            let _ = until.lock().unwrap().recv();
-            Ok(1)
-        }
-    };
-    let trial = experiment.trial_sync("k").candidate("a", blocks()).candidate("b", blocks());
-    assert_eq!(trial.run(|| Ok(1)), Ok(1));
-    let mut totals = Totals::default();
-    quiet(&experiment).await.into_values().for_each(|one| totals += one);
-    assert_eq!(totals, Totals { eligible: 2, timed_out: 1, shed: 1, ..Totals::default() });
-    drop(release);
-}
-
-#[tokio::test]
-async fn with_threads_of_their_own_one_that_keeps_its_thread_spares_the_rest() {
-    let candidates = CandidateRuntime::new(1).unwrap();
-    let limits = Limits { timeout: Duration::from_millis(20), in_flight_max: 1, ..Limits::default() };
-    let (experiment, _) = watched(|builder| builder.limits(limits).runtime(candidates.handle()));
-    let (release, until) = mpsc::channel::<()>();
-    let trial = experiment.trial_sync("k").candidate("agrees", || Ok(1));
-    let trial = trial.candidate("blocks", move || {
-        let _ = until.recv();
-        Ok(1)
-    });
-    assert_eq!(trial.run(|| Ok(1)), Ok(1));
-    let expected =
-        counted([("agrees", Totals { matched: 1, ..ONE }), ("blocks", Totals { timed_out: 1, ..ONE })]);
-    assert_eq!(quiet(&experiment).await, expected);
-    drop(release);
-}
-
-#[tokio::test]
-async fn once_the_threads_are_gone_calls_are_shed_and_accounted_for() {
-    let candidates = CandidateRuntime::new(1).unwrap();
-    let (experiment, _) = watched(|builder| builder.runtime(candidates.handle()));
-    for mode in [Mode::Behind, Mode::BehindSync] {
-        call(&experiment, mode, gives_one, &[gives_one]).await.unwrap();
-        assert_eq!(quiet(&experiment).await["a"].matched, 1);
-    }
-    drop(candidates);
-    // The runtime ends in its own time; what comes meanwhile is run or shed.
-    loop {
-        call(&experiment, Mode::Behind, gives_one, &[gives_one]).await.unwrap();
-        if quiet(&experiment).await["a"].shed == 1 {
-            break;
-        }
-    }
-    call(&experiment, Mode::BehindSync, gives_one, &[gives_one, gives_one]).await.unwrap();
-    let shed = Totals { shed: 1, ..ONE };
-    assert_eq!(quiet(&experiment).await, counted([("a", shed), ("b", shed)]));
-}
-
-/// A caller whose own runtime ends at once has woken the candidates' threads all the same.
-#[test]
-fn candidates_start_also_where_the_callers_runtime_is_gone() {
-    let candidates = CandidateRuntime::new(1).unwrap();
-    let (experiment, _) = watched(|builder| builder.runtime(candidates.handle()));
-    for start_over in [true, false] {
-        let callers = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        assert_eq!(callers.block_on(experiment.run("k", || async { Ok(1) }, || async { Ok(1) })), Ok(1));
-        drop(callers);
-        let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let counts = waiting.block_on(quiet(&experiment));
-        assert_eq!(counts["candidate"], Totals { matched: 1, ..ONE });
-        if start_over {
-            // Long enough for the desk to be left.
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
+fn calls_off_the_callers_path_are_send() {
+    fn is_send(_: impl Send) {}
+    let (experiment, _) = watched(|builder| builder);
+    is_send(experiment.trial("k").candidate("a", || async { Ok(1) }).run(|| async { Ok(1) }));
+    is_send(experiment.trial("k").choose("a").branch("a", || async { Ok(1) }).run());
+    is_send(experiment.trial_sync("k").candidate("a", || Ok(1)));
 }

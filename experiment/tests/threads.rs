@@ -206,3 +206,68 @@ async fn a_slow_comparison_keeps_its_slot() {
     drop(release);
     assert_eq!(quiet(&experiment).await, Totals { eligible: 2, matched: 1, shed: 1, ..Totals::default() });
 }
+
+#[tokio::test]
+async fn where_one_keeps_its_thread_and_slot_the_rest_of_its_call_is_shed() {
+    let experiment = experiment(|builder| builder);
+    let (release, until) = mpsc::channel::<()>();
+    let until = Arc::new(std::sync::Mutex::new(until));
+    let blocks = || {
+        let until = until.clone();
+        move || {
+            let _ = until.lock().unwrap().recv();
+            Ok(1)
+        }
+    };
+    let trial = experiment.trial_sync("k").candidate("a", blocks()).candidate("b", blocks());
+    assert_eq!(trial.run(|| Ok(1)), Ok(1));
+    assert_eq!(quiet(&experiment).await, Totals { eligible: 2, timed_out: 1, shed: 1, ..Totals::default() });
+    drop(release);
+}
+
+#[tokio::test]
+async fn with_threads_of_their_own_one_that_keeps_its_thread_spares_the_rest() {
+    let candidates = CandidateRuntime::new(1).unwrap();
+    let experiment = experiment(|builder| builder.runtime(candidates.handle()));
+    let (release, until) = mpsc::channel::<()>();
+    let trial = experiment.trial_sync("k").candidate("agrees", || Ok(1)).candidate("blocks", move || {
+        let _ = until.recv();
+        Ok(1)
+    });
+    assert_eq!(trial.run(|| Ok(1)), Ok(1));
+    let expected = Totals { eligible: 2, matched: 1, timed_out: 1, ..Totals::default() };
+    assert_eq!(quiet(&experiment).await, expected);
+    drop(release);
+}
+
+#[tokio::test]
+async fn once_the_threads_are_gone_calls_are_shed_and_accounted_for() {
+    let candidates = CandidateRuntime::new(1).unwrap();
+    let experiment = experiment(|builder| builder.runtime(candidates.handle()));
+    experiment.run("k", one, one).await.unwrap();
+    assert_eq!(quiet(&experiment).await.matched, 1);
+    drop(candidates);
+    // The runtime ends in its own time; what comes meanwhile is run or shed.
+    while quiet(&experiment).await.shed == 0 {
+        experiment.run("k", one, one).await.unwrap();
+    }
+    let _ = experiment.drain();
+    experiment.run_sync("k", || Ok(1), || Ok(1)).unwrap();
+    let trial = experiment.trial("k").candidate("a", one).candidate("b", one);
+    trial.run(one).await.unwrap();
+    assert_eq!(quiet(&experiment).await, Totals { eligible: 3, shed: 3, ..Totals::default() });
+}
+
+/// A caller whose own runtime ends at once has rung for the candidates' threads all the same.
+#[test]
+fn candidates_start_also_where_the_callers_runtime_is_gone() {
+    let candidates = CandidateRuntime::new(1).unwrap();
+    let limits = Limits { timeout: Duration::from_secs(60), ..Limits::default() };
+    let experiment = experiment(|builder| builder.runtime(candidates.handle()).limits(limits));
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let callers = runtime();
+    assert_eq!(callers.block_on(experiment.run("k", one, one)), Ok(1));
+    drop(callers);
+    let expected = Totals { eligible: 1, matched: 1, ..Totals::default() };
+    assert_eq!(runtime().block_on(quiet(&experiment)), expected);
+}

@@ -27,6 +27,9 @@ const PEER_CALLS: usize = 50;
 /// Enough for a median that a few disturbed rounds do not move; a minute for all rows.
 const ROUNDS: usize = 21;
 
+/// Each takes a millisecond or two.
+const STARTS: usize = 3_000;
+
 type Number = Experiment<u64, Infallible>;
 
 pub(crate) fn run() {
@@ -81,6 +84,9 @@ pub(crate) fn run() {
         Ok(work.compute(100))
     });
 
+    starts(&runtime, work, &candidates);
+    looking();
+
     println!("\nThe peers, whose caller waits for a candidate that awaits 100 × as long:\n");
     println!("| peer | p50 | p99 |\n| --- | ---: | ---: |");
     let candidate = move || async move {
@@ -103,6 +109,82 @@ pub(crate) fn run() {
         #[expect(clippy::await_holding_refcell_ref, reason = "one caller at a time")]
         peer(name, &runtime, || async { migrator.borrow_mut().read(Stage::Shadow).await });
     }
+}
+
+/// What starting a candidate costs the call that starts it: the percentiles above see it only where one call in a hundred
+/// starts one, and only where the machine disturbs fewer.
+fn starts(runtime: &Runtime, work: Work, candidates: &CandidateRuntime) {
+    println!(
+        "\nA call that starts a candidate on threads of their own, {STARTS} of them, each when the one before has ended on another \
+         processor; control is empty:\n"
+    );
+    println!("| call | p50 | p90 |\n| --- | ---: | ---: |");
+    let experiment = experiment(Some(candidates));
+    let watched = experiment.clone();
+    let call = move || {
+        let experiment = experiment.clone();
+        async move {
+            let candidate = move || async move { Ok(work.compute(1)) };
+            match experiment.run("k", || async { Ok(7) }, candidate).await {
+                Ok(value) => value,
+            }
+        }
+    };
+    let task = runtime.spawn(async move {
+        let mut latencies = Vec::with_capacity(STARTS);
+        for _ in 0..STARTS {
+            let started = Instant::now();
+            black_box(call().await);
+            latencies.push(started.elapsed().as_nanos() as f64);
+            while watched.in_flight() > 0 {
+                // Other calls, as a service has them: what the processor knew of this one is not all forgotten.
+                black_box(work.compute(1));
+                tokio::task::yield_now().await;
+            }
+        }
+        latencies.sort_by(f64::total_cmp);
+        latencies
+    });
+    let latencies = runtime.block_on(task).expect("no panic reaches the caller");
+    let (p50, p90) = (quantile(&latencies, 0.5), quantile(&latencies, 0.9));
+    println!("| crossfade, starting a candidate | {p50:.0} ns | {p90:.0} ns |");
+}
+
+/// What it costs that callers wake nobody: a thread looks for candidates by the clock while calls come.
+fn looking() {
+    let candidates = CandidateRuntime::new(1).expect("threads");
+    let experiment = experiment(Some(&candidates));
+    let share = |calls: bool| {
+        let (started, before) = (Instant::now(), processor_time());
+        while started.elapsed() < LOOKING {
+            if calls {
+                match experiment.run_sync("k", || Ok(7), || Ok(7)) {
+                    Ok(value) => black_box(value),
+                };
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        (processor_time() - before).as_secs_f64() / started.elapsed().as_secs_f64()
+    };
+    let (busy, idle) = (share(true), share(false));
+    println!(
+        "\nThreads of their own, with ten calls in a second: {:.2} % of a processor; without any: {:.2} %.",
+        busy * 100.0,
+        idle * 100.0
+    );
+}
+
+/// Long enough that starting and going to sleep do not count.
+const LOOKING: Duration = Duration::from_secs(4);
+
+/// Of all threads of the process; zero where the system does not tell.
+fn processor_time() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 fn experiment(candidates: Option<&CandidateRuntime>) -> Number {
@@ -133,6 +215,8 @@ impl Work {
         Self { steps: (u128::from(probe.steps) * time.as_nanos() / best) as u64 }
     }
 
+    /// Never inlined: the same instructions at the same place, whoever calls it. Where the loop lies is worth some percent.
+    #[inline(never)]
     fn compute(self, times: u64) -> u64 {
         let mut state = black_box(7u64);
         for step in 0..self.steps * times {
