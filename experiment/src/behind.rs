@@ -122,7 +122,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
     }
 
     /// Room and leave for a call with one candidate: all that it needs, or nothing.
-    fn enter<B>(&self, key: &[u8], build: B) -> Option<(Room<V, E, L>, [Run<B>; 1])> {
+    fn enter<B>(&self, key: &[u8], build: B) -> Option<Entered<V, E, L, [Run<B>; 1]>> {
         let inner = &self.inner;
         let only = &inner.roster.only;
         let Some(room) = Room::take(inner) else {
@@ -138,7 +138,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         &self,
         key: &[u8],
         offered: Vec<Offered<B>>,
-    ) -> Option<(Room<V, E, L>, Vec<Run<B>>)> {
+    ) -> Option<Entered<V, E, L, Vec<Run<B>>>> {
         let Some(room) = Room::take(&self.inner) else {
             offered.iter().for_each(|offered| offered.candidate.ledger.refuse(Bin::Shed));
             return None;
@@ -221,6 +221,9 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         outcome
     }
 }
+
+/// Room for a call, and those of its candidates that are to run.
+type Entered<V, E, L, R> = (Room<V, E, L>, R);
 
 /// The candidates of one call that are to run, in their order: one in an array, or several.
 pub(crate) trait Runs<B>:
