@@ -12,10 +12,11 @@ use crate::{Error, desk::Desk, seat::Threads};
 /// Dropping it stops them without waiting, anywhere, also inside async code.
 ///
 /// Each candidate has a thread to itself while it runs; where none is free the call is shed. Callers wake nobody: while
-/// calls come, one thread looks every millisecond for candidates that are to start (about TODO % of one processor, at the
-/// lowest priority); a fifth of a second after the last it goes to sleep. One that blocks its
-/// thread beyond its timeout is timed out like any other: it is counted, its slot is given back, and another
-/// thread takes the place of the one that it holds. Up to 16 threads are replaced so; beyond that its slot and
+/// calls come, a thread looks every millisecond for candidates that are to start, at the lowest priority; a fifth of a
+/// second after the last it goes to sleep.
+///
+/// A candidate that blocks its thread beyond its timeout is timed out like any other: it is counted, its slot is given back,
+/// and another thread takes the place of the one that it holds. Up to 16 threads are replaced so; beyond that its slot and
 /// its place stay taken until it lets go, and in the end all calls are shed.
 #[derive(Debug)]
 pub struct CandidateRuntime {
