@@ -66,6 +66,8 @@ pub struct DumpOrigin {
     pub epoch: u64,
     /// The migration's phase when the dumps began.
     pub phase: String,
+    /// Where the old and the new dump are from, where that is not where they lie.
+    pub stores: Option<[String; 2]>,
 }
 
 /// Two dumps as an engine outside this crate reads them.
@@ -209,8 +211,9 @@ impl<'a> DumpPair<'a> {
     }
 
     pub(super) fn empty_summary(&self, options: &ScanOptions) -> ScanSummary {
-        let DumpOrigin { migration, manifest_hash, epoch, phase } = self.dumps.origin.clone();
-        let (old, new) = (input(&self.old), input(&self.new));
+        let DumpOrigin { migration, manifest_hash, epoch, phase, stores } = self.dumps.origin.clone();
+        let [old_store, new_store] = stores.map_or([None, None], |stores| stores.map(Some));
+        let (old, new) = (input(&self.old, old_store), input(&self.new, new_store));
         ScanSummary {
             format_version: FORMAT_VERSION,
             writer: concat!("crossfade ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -245,11 +248,11 @@ impl<'a> DumpPair<'a> {
 }
 
 /// A dump does not say when it was taken, nor of what: its folder's name is all there is.
-fn input(table: &ForeignTable) -> ScanInput {
+fn input(table: &ForeignTable, store: Option<String>) -> ScanInput {
     match table.manifest() {
         Some(manifest) => manifest.into(),
         None => ScanInput {
-            store: table.path().display().to_string(),
+            store: store.unwrap_or_else(|| table.path().display().to_string()),
             consistent_point: "unknown".into(),
             checksum: table.checksum(),
         },
