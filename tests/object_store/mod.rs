@@ -233,7 +233,7 @@ async fn a_store_that_cannot_be_used_is_said_before_anything_is_exported() {
     stored.fail(&to("gs://bucket/monday"), &[], 2, "it was built without gcs", "--features gcs");
     // A port that nobody listens on.
     let deaf = [("AWS_ENDPOINT", "http://127.0.0.1:1"), ("CROSSFADE_STORE_TIMEOUT", "200ms")];
-    stored.fail(&to(URL), &deaf, 1, URL, "the endpoint");
+    stored.fail(&to(URL), &deaf, 1, URL, "its endpoint");
     assert_eq!(stored.server.requests().iter().filter(|asked| asked.starts_with("PUT")).count(), 0);
     assert_eq!(exports(&stored), 0, "nothing was exported");
 }
