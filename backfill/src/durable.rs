@@ -4,7 +4,7 @@
 //! finds all of it, whatever happened to the process or the machine meanwhile.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 
 /// What unfinished files end in.
 const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Bytes that are read at once from a file that is gone through.
+const READ_BYTES: usize = 1 << 20;
 
 /// A file that is being written.
 pub(crate) struct DurableFile {
@@ -46,6 +49,33 @@ impl DurableFile {
         Ok(Self { path, temporary, file, hasher: Box::default(), bytes: 0 })
     }
 
+    /// Goes on with what an earlier process has left of the file under its temporary name, up to so many bytes. Whether
+    /// that is what it should be the caller must be able to tell.
+    pub(crate) fn resume(path: PathBuf, bytes_max: u64) -> Result<Self> {
+        let temporary = temporary_name(&path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&temporary)
+            .map_err(Error::io("create", &temporary))?;
+        let mut hasher = Box::<Xxh3Default>::default();
+        let read = (|| {
+            if file.metadata()?.len() > bytes_max {
+                file.set_len(0)?;
+            }
+            hash(&file, &mut hasher)
+        })();
+        let bytes = read.map_err(Error::io("read", &temporary))?;
+        Ok(Self { path, temporary, file, hasher, bytes })
+    }
+
+    /// How much is written so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -65,6 +95,27 @@ impl DurableFile {
 
     fn written(&self) -> Written {
         Written { bytes: self.bytes, checksum: self.hasher.digest() }
+    }
+}
+
+/// The length and the checksum of a file from here to its end.
+pub(crate) fn read_through(file: File) -> io::Result<Written> {
+    let mut hasher = Box::<Xxh3Default>::default();
+    let bytes = hash(&file, &mut hasher)?;
+    Ok(Written { bytes, checksum: hasher.digest() })
+}
+
+fn hash(mut file: &File, hasher: &mut Xxh3Default) -> io::Result<u64> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(bytes),
+            read => {
+                hasher.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+        }
     }
 }
 
@@ -137,7 +188,7 @@ pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> Result<()> {
 /// left unfinished there is removed; a file of anyone else's is not, and the folder is refused.
 pub(crate) fn claim(folder: &Path, prefix: &str) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    if marker(folder, prefix).exists() {
+    if is_claimed(folder, prefix) {
         return remove_leftovers(folder, prefix);
     }
     match files(folder, prefix)?.into_iter().next() {
@@ -178,6 +229,11 @@ pub(crate) fn release(folder: &Path, prefix: &str) -> Result<()> {
     fs::remove_file(&marker).map_err(Error::io("remove", marker))
 }
 
+/// Whether files lie here that are no whole yet, or no longer one.
+pub(crate) fn is_claimed(folder: &Path, prefix: &str) -> bool {
+    marker(folder, prefix).exists()
+}
+
 fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
@@ -195,7 +251,8 @@ fn marker(folder: &Path, prefix: &str) -> PathBuf {
     folder.join(format!("{prefix}unfinished"))
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
+/// What a file is called until it is finished.
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY_SUFFIX);
     name.into()

@@ -291,6 +291,16 @@ pub enum Error {
         /// What does not fit.
         detail: String,
     },
+    /// A column of a dump that nothing here can read, though nothing is wrong with it.
+    #[error("{}, row group {row_group}, cannot be read: {detail}", path.display())]
+    DumpUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// The row group, counted from 0.
+        row_group: usize,
+        /// Which column, and why not.
+        detail: String,
+    },
     /// There is no dump where one should be.
     #[error("no Parquet files in {}", path.display())]
     DumpAbsent {
@@ -506,8 +516,22 @@ pub enum Error {
         /// Why not.
         detail: String,
     },
+    /// A store that this build cannot speak to.
+    #[error("{url} cannot be reached by this crossfade: it was built without {feature}")]
+    ObjectStoreFeature {
+        /// The URL.
+        url: String,
+        /// The feature that brings the store.
+        feature: &'static str,
+    },
+    /// There is no such bucket, or container.
+    #[error("{url} cannot be used: there is no such bucket")]
+    BucketAbsent {
+        /// The URL.
+        url: String,
+    },
     /// An object store refused something, or broke off.
-    #[error("could not {action} {object}: {source}")]
+    #[error("could not {action} {object}: {}", make::store_answer(source))]
     ObjectStore {
         /// What was being done, as a verb.
         action: &'static str,

@@ -17,6 +17,10 @@ pub enum Stage {
     ExportOld,
     /// Reading the new table into a snapshot, in rows.
     ExportNew,
+    /// Sending a pair of snapshots to an object store, in bytes.
+    Upload,
+    /// Fetching a pair of snapshots or a dump from an object store, in bytes.
+    Download,
     /// Comparing two snapshots, in rows of both.
     Scan,
     /// Bringing findings over, in keys.
@@ -36,6 +40,8 @@ impl fmt::Display for Stage {
         f.pad(match self {
             Stage::ExportOld => "export old",
             Stage::ExportNew => "export new",
+            Stage::Upload => "upload",
+            Stage::Download => "download",
             Stage::Scan => "scan",
             Stage::Copy => "copy",
             Stage::Recheck => "recheck",
@@ -88,9 +94,10 @@ impl Update {
     /// How much is done of how much, with its thousands marked off: `9,412 of about 20,000`.
     pub fn extent(&self) -> String {
         let about = if self.is_estimate { "about " } else { "" };
+        let unit = if matches!(self.stage, Stage::Upload | Stage::Download) { " bytes" } else { "" };
         match self.total {
-            None => grouped(self.done),
-            Some(total) => format!("{} of {about}{}", grouped(self.done), grouped(total)),
+            None => format!("{}{unit}", grouped(self.done)),
+            Some(total) => format!("{} of {about}{}{unit}", grouped(self.done), grouped(total)),
         }
     }
 }
@@ -170,6 +177,11 @@ impl<'a> Meter<'a> {
             state.done += more;
             state.waiting = None;
         });
+    }
+
+    /// So much of it was done in vain.
+    pub(crate) fn take_back(&self, less: u64) {
+        self.tell(|state| state.done = state.done.saturating_sub(less));
     }
 
     /// Others have done so much that `done` is done in all: it only ever grows.

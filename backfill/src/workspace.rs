@@ -53,14 +53,8 @@ impl Workspace {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
         let folder = root.join(migration);
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let path = folder.join(LOCK_FILE);
-        let lock =
-            File::options().create(true).append(true).open(&path).map_err(Error::io("create", &path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Workspace { folder, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::FolderInUse { path: folder }),
-            Err(TryLockError::Error(source)) => Err(Error::io("lock", path)(source)),
-        }
+        let lock = lock(&folder)?;
+        Ok(Workspace { folder, _lock: lock })
     }
 
     /// A new, empty folder for a round.
@@ -148,6 +142,17 @@ impl Round {
     /// Where a cleanup's work lies.
     pub fn work(&self) -> PathBuf {
         self.folder.join("work")
+    }
+}
+
+/// Takes a folder for this process, for as long as the file lives.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK_FILE);
+    let lock = File::options().create(true).append(true).open(&path).map_err(Error::io("create", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::FolderInUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::io("lock", path)(source)),
     }
 }
 

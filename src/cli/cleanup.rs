@@ -1,6 +1,5 @@
 //! `crossfade cleanup`: the old data, removed.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +9,8 @@ use crossfade::core::gate::{counted, grouped};
 use super::connection::Connection;
 use super::failure::{self, Failure};
 use super::output::Output;
-use super::work::{Tuning, Work, WorkFolder};
+use super::place::{Place, Stores};
+use super::work::{Tuning, Work};
 
 /// Remove the moved data from the old store, in new_only, and look what is left.
 ///
@@ -22,19 +22,24 @@ pub(crate) struct Cleanup {
     /// The migration.
     name: String,
     /// The snapshot whose old side says what may be removed; by default the verification's.
-    #[arg(long, value_name = "DIR")]
-    baseline: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|URL")]
+    baseline: Option<Place>,
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
-    folder: WorkFolder,
+    stores: Stores,
 }
 
 impl Cleanup {
     pub(crate) async fn run(self, connection: &Connection, output: Output) -> Result<ExitCode, Failure> {
         let Work { migration, progress, cancel } = Work::open(&self.name, connection, output).await?;
-        let options = CleanupOptions { tunables: self.tuning.tunables(&migration), baseline: self.baseline };
-        let cleaned = cleanup(&migration, &self.folder.root, &options, &progress, &cancel).await?;
+        let found = match self.baseline {
+            Some(place) => Some(self.stores.pair(place, &progress, &cancel, output).await?),
+            None => None,
+        };
+        let baseline = found.as_ref().map(|found| found.path.clone());
+        let options = CleanupOptions { tunables: self.tuning.tunables(&migration), baseline };
+        let cleaned = cleanup(&migration, &self.stores.work.root, &options, &progress, &cancel).await?;
         output.result(&cleaned, |cleaned| {
             let mut text = format!(
                 "{}\nretired {}, left {}; {} of {} still in the old store\n",

@@ -1,22 +1,21 @@
 //! `crossfade scan --old … --new …`: two dumps that any tool wrote, compared as they lie there.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use crossfade::backfill::scan::{Compared, DumpOrder, DumpOrigin, Dumps};
 use crossfade::core::plan::Plan;
 
 use super::failure::Failure;
+use super::place::{Found, Place};
 
 /// Two dumps, and what is in them.
 #[derive(Debug, Args)]
 pub(crate) struct DumpArguments {
-    /// What the old table projects to: a Parquet file, a folder of them, or one side of a snapshot.
-    #[arg(long, value_name = "PATH", requires = "new", conflicts_with = "snapshot")]
-    old: Option<PathBuf>,
-    /// The new table: a Parquet file, a folder of them, or one side of a snapshot.
-    #[arg(long, value_name = "PATH", requires = "old", conflicts_with = "snapshot")]
-    new: Option<PathBuf>,
+    /// What the old table projects to: a Parquet file, a folder of them, one side of a snapshot, or a URL of either.
+    #[arg(long, value_name = "PATH|URL", requires = "new", conflicts_with = "snapshot")]
+    old: Option<Place>,
+    /// The new table: a Parquet file, a folder of them, one side of a snapshot, or a URL of either.
+    #[arg(long, value_name = "PATH|URL", requires = "old", conflicts_with = "snapshot")]
+    new: Option<Place>,
     /// The columns that identify a row, scope first; with a migration's name, its own.
     #[arg(long, value_name = "COLUMN", value_delimiter = ',', requires = "old")]
     key: Vec<String>,
@@ -76,14 +75,19 @@ impl DumpArguments {
         self.memory
     }
 
-    /// The dumps of a migration, or of two tables that none is known of.
-    pub(crate) fn dumps(self, plan: Option<&Plan>) -> Result<Dumps, Failure> {
-        let (Some(old), Some(new)) = (self.old, self.new) else {
-            return Err(usage(
+    /// Where the dumps lie, old and new.
+    pub(crate) fn places(&mut self) -> Result<[Place; 2], Failure> {
+        match (self.old.take(), self.new.take()) {
+            (Some(old), Some(new)) => Ok([old, new]),
+            _ => Err(usage(
                 "neither a snapshot nor two dumps were named",
                 "pass --snapshot DIR, or --old PATH --new PATH",
-            ));
-        };
+            )),
+        }
+    }
+
+    /// The dumps of a migration, or of two tables that none is known of, which lie at these paths.
+    pub(crate) fn dumps(self, [old, new]: [&Found; 2], plan: Option<&Plan>) -> Result<Dumps, Failure> {
         let (key, scope_columns) = match plan {
             Some(plan) if self.key.is_empty() => (plan.order().to_vec(), plan.scope().len()),
             _ if self.key.is_empty() => {
@@ -115,7 +119,9 @@ impl DumpArguments {
             manifest_hash: plan.map(|plan| plan.fingerprint().to_owned()).unwrap_or_default(),
             epoch: self.epoch,
             phase: "unknown".to_owned(),
+            stores: Some([old, new].map(|found| found.from.clone())),
         };
+        let [old, new] = [old, new].map(|found| found.path.clone());
         Ok(Dumps { old, new, key, scope_columns, compared, order, origin })
     }
 }

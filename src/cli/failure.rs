@@ -51,6 +51,10 @@ impl Failure {
             Failure::Core(error) => core_status(error),
             Failure::TimedOut { .. } => UNADOPTED,
             Failure::Backfill(crossfade::backfill::Error::Core(error)) => core_status(error),
+            Failure::Backfill(
+                crossfade::backfill::Error::ObjectStoreUrl { .. }
+                | crossfade::backfill::Error::ObjectStoreFeature { .. },
+            ) => USAGE,
             Failure::Backfill(_) => FAILED,
             #[cfg(feature = "distributed")]
             Failure::Distributed(_) => FAILED,

@@ -5,21 +5,25 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use crossfade::backfill::inspect::{self, Cell, ColumnDiff, Inspection};
-use crossfade::backfill::snapshot::{MANIFEST_FILE, Side, Snapshot, SnapshotPair};
+use crossfade::backfill::snapshot::{MANIFEST_FILE, Side, Snapshot};
 use crossfade::core::gate::{counted, grouped};
 
 use super::failure::{self, Failure};
 use super::output::Output;
+use super::place::{Found, Place, Stores};
+use super::progress::{self, Shown};
 
 /// Say what a snapshot is: where it is from, its columns, rows and range of keys.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  crossfade snapshot inspect snapshots/monday")]
 pub(crate) struct Inspect {
-    /// The snapshot's folder, or the folder of one of its sides.
-    #[arg(value_name = "DIR", required_unless_present = "out")]
-    folder: Option<PathBuf>,
+    /// The snapshot's folder, the folder of one of its sides, or the snapshot's URL.
+    #[arg(value_name = "DIR|URL", required_unless_present = "out")]
+    folder: Option<Place>,
     #[arg(long, hide = true, conflicts_with = "folder")]
-    pub(crate) out: Option<PathBuf>,
+    pub(crate) out: Option<Place>,
+    #[command(flatten, next_help_heading = "Object stores")]
+    stores: Stores,
 }
 
 /// Show one key's rows on both sides, and mark the columns that differ.
@@ -28,23 +32,25 @@ pub(crate) struct Inspect {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  crossfade snapshot diff snapshots/monday 42 sub_7")]
 pub(crate) struct Diff {
-    /// The snapshot's folder.
-    #[arg(value_name = "DIR", required_unless_present = "out")]
-    folder: Option<PathBuf>,
+    /// The snapshot's folder or URL.
+    #[arg(value_name = "DIR|URL", required_unless_present = "out")]
+    folder: Option<Place>,
     /// The key, a value for each of its columns, written as `inspect` writes them.
     #[arg(required_unless_present = "out", allow_negative_numbers = true)]
     key: Vec<String>,
     #[arg(long, hide = true, conflicts_with = "folder")]
-    pub(crate) out: Option<PathBuf>,
+    pub(crate) out: Option<Place>,
+    #[command(flatten, next_help_heading = "Object stores")]
+    stores: Stores,
 }
 
 /// Show the first rows of one side.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  crossfade snapshot head snapshots/monday --side new --rows 5")]
 pub(crate) struct Head {
-    /// The snapshot's folder, or the folder of one of its sides.
-    #[arg(value_name = "DIR", required_unless_present = "out")]
-    folder: Option<PathBuf>,
+    /// The snapshot's folder, the folder of one of its sides, or the snapshot's URL.
+    #[arg(value_name = "DIR|URL", required_unless_present = "out")]
+    folder: Option<Place>,
     /// Which side, where the folder has both.
     #[arg(long, value_enum, default_value = "old")]
     side: WhichSide,
@@ -52,7 +58,9 @@ pub(crate) struct Head {
     #[arg(long, value_name = "N", default_value_t = 10)]
     rows: usize,
     #[arg(long, hide = true, conflicts_with = "folder")]
-    pub(crate) out: Option<PathBuf>,
+    pub(crate) out: Option<Place>,
+    #[command(flatten, next_help_heading = "Object stores")]
+    stores: Stores,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -65,12 +73,13 @@ enum WhichSide {
 const CELL_CHARS_MAX: usize = 40;
 
 impl Inspect {
-    pub(crate) fn run(self, output: Output) -> Result<ExitCode, Failure> {
-        let folder = self.folder.unwrap_or_default();
+    pub(crate) async fn run(self, output: Output) -> Result<ExitCode, Failure> {
+        let found = found(&self.stores, self.folder, output).await?;
+        let folder = &found.path;
         let inspections = if folder.join(MANIFEST_FILE).exists() {
-            vec![inspect::inspect(&Snapshot::open(&folder)?)?]
+            vec![inspect::inspect(&Snapshot::open(folder)?)?]
         } else {
-            let pair = SnapshotPair::open(&folder)?;
+            let pair = found.open()?;
             vec![inspect::inspect(pair.old())?, inspect::inspect(pair.new_side())?]
         };
         output.result(&inspections, |inspections| {
@@ -81,8 +90,9 @@ impl Inspect {
 }
 
 impl Diff {
-    pub(crate) fn run(self, output: Output) -> Result<ExitCode, Failure> {
-        let pair = SnapshotPair::open(self.folder.unwrap_or_default())?;
+    pub(crate) async fn run(self, output: Output) -> Result<ExitCode, Failure> {
+        let found = found(&self.stores, self.folder, output).await?;
+        let pair = found.open()?;
         let diff = inspect::diff(&pair, &self.key)?;
         output.result(&diff, |diff| {
             let mut rows = vec![["".to_owned(), "column".to_owned(), "old".to_owned(), "new".to_owned()]];
@@ -106,13 +116,13 @@ impl Diff {
 }
 
 impl Head {
-    pub(crate) fn run(self, output: Output) -> Result<ExitCode, Failure> {
-        let folder = self.folder.unwrap_or_default();
+    pub(crate) async fn run(self, output: Output) -> Result<ExitCode, Failure> {
+        let found = found(&self.stores, self.folder, output).await?;
         let side = match self.side {
             WhichSide::Old => Side::Old,
             WhichSide::New => Side::New,
         };
-        let snapshot = Snapshot::open(side_folder(&folder, side))?;
+        let snapshot = Snapshot::open(side_folder(&found.path, side))?;
         let names: Vec<String> =
             snapshot.manifest().columns.iter().map(|column| column.name.clone()).collect();
         let rows = inspect::cells(&inspect::head(&snapshot, self.rows)?);
@@ -130,6 +140,13 @@ impl Head {
         });
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What is to be looked at; what lies in an object store is fetched first.
+async fn found(stores: &Stores, place: Option<Place>, output: Output) -> Result<Found, Failure> {
+    let place = place.unwrap_or(Place::Local(PathBuf::new()));
+    let (progress, cancel) = (Shown::new(output), progress::cancel_on_interrupt(output));
+    stores.pair(place, &progress, &cancel, output).await
 }
 
 fn side_folder(folder: &Path, side: Side) -> PathBuf {

@@ -16,6 +16,7 @@ mod inspect;
 mod jobs;
 mod new;
 mod output;
+mod place;
 mod plan;
 mod progress;
 #[cfg(feature = "distributed")]

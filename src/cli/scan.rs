@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use crossfade::backfill::Cancel;
 use crossfade::backfill::scan::ScanOptions;
-use crossfade::backfill::snapshot::{Requirements, SnapshotPair};
+use crossfade::backfill::snapshot::Requirements;
 use crossfade::backfill::verify::Differences;
 use crossfade::core::gate::grouped;
 
@@ -16,6 +16,7 @@ use super::dumps::DumpArguments;
 use super::engine::{Engine, Sides};
 use super::failure::{self, Failure};
 use super::output::Output;
+use super::place::{Found, Place, Stores};
 use super::progress::{self, Shown};
 use super::work::{self, Scanning, Work};
 
@@ -26,15 +27,16 @@ use super::work::{self, Scanning, Work};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  crossfade scan subscriptions --snapshot snapshots/monday --out findings/monday\n  \
+                  crossfade scan subscriptions --snapshot s3://backups/subscriptions/monday --out findings/monday\n  \
                   crossfade scan --old dumps/projected --new dumps/subscriptions.parquet --key customer_id,id --out findings/dumps"
 )]
 pub(crate) struct Scan {
     /// The migration; dumps can be compared without one.
     #[arg(required_unless_present = "old")]
     name: Option<String>,
-    /// The snapshot's folder.
-    #[arg(long, value_name = "DIR", required_unless_present = "old")]
-    snapshot: Option<PathBuf>,
+    /// The snapshot's folder, or its URL in an object store.
+    #[arg(long, value_name = "DIR|URL", required_unless_present = "old")]
+    snapshot: Option<Place>,
     /// The folder to write findings to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -46,6 +48,8 @@ pub(crate) struct Scan {
     engine: Engine,
     #[command(flatten, next_help_heading = "Dumps of other tools")]
     dumps: DumpArguments,
+    #[command(flatten, next_help_heading = "Object stores")]
+    stores: Stores,
     #[command(flatten, next_help_heading = "Resources")]
     scanning: Scanning,
 }
@@ -71,7 +75,8 @@ impl Scan {
         let Work { migration, progress, cancel } = Work::open(&name, connection, output).await?;
         let plan = &migration.subject.plan;
         let standing = migration.standing().await?;
-        let pair = SnapshotPair::open(&snapshot)?;
+        let found = self.stores.pair(snapshot, &progress, &cancel, output).await?;
+        let pair = found.open()?;
         pair.require(&Requirements {
             migration: plan.name().to_owned(),
             manifest_hash: plan.fingerprint().to_owned(),
@@ -93,25 +98,39 @@ impl Scan {
             out: self.out,
             progress,
             cancel,
+            found: vec![found],
         })
     }
 
-    async fn of_dumps(self, connection: &Connection, output: Output) -> Result<Comparison, Failure> {
+    async fn of_dumps(mut self, connection: &Connection, output: Output) -> Result<Comparison, Failure> {
         let mut options = self.scanning.options();
         options.unordered_bytes_max = self.dumps.memory().unwrap_or(options.unordered_bytes_max);
-        let (dumps, next, progress, cancel) = match &self.name {
+        let (migration, progress, cancel) = match &self.name {
             Some(name) => {
                 let Work { migration, progress, cancel } = Work::open(name, connection, output).await?;
-                let dumps = self.dumps.dumps(Some(&migration.subject.plan))?;
-                (dumps, copy_next(name, &self.out), progress, cancel)
+                (Some(migration), progress, cancel)
             }
-            None => {
-                let next = format!("findings: {}\n", self.out.display());
-                (self.dumps.dumps(None)?, next, Shown::new(output), progress::cancel_on_interrupt(output))
-            }
+            None => (None, Shown::new(output), progress::cancel_on_interrupt(output)),
         };
-        let sides = Sides::Dumps(dumps);
-        Ok(Comparison { sides, options, engine: self.engine, next, out: self.out, progress, cancel })
+        let [old, new] = self.dumps.places()?;
+        let old = self.stores.dump(old, &progress, &cancel, output).await?;
+        let new = self.stores.dump(new, &progress, &cancel, output).await?;
+        let plan = migration.as_ref().map(|migration| &migration.subject.plan);
+        let dumps = self.dumps.dumps([&old, &new], plan)?;
+        let next = match &self.name {
+            Some(name) => copy_next(name, &self.out),
+            None => format!("findings: {}\n", self.out.display()),
+        };
+        Ok(Comparison {
+            sides: Sides::Dumps(dumps),
+            options,
+            engine: self.engine,
+            next,
+            out: self.out,
+            progress,
+            cancel,
+            found: vec![old, new],
+        })
     }
 }
 
@@ -129,6 +148,8 @@ struct Comparison {
     out: PathBuf,
     progress: Shown,
     cancel: Cancel,
+    /// What is compared, which nobody may change meanwhile.
+    found: Vec<Found>,
 }
 
 impl Comparison {
@@ -140,6 +161,7 @@ impl Comparison {
         let findings = self.out.clone();
         let scanning = self.engine.scan(self.sides, findings, &self.options, &self.progress, &self.cancel);
         let summary = scanning.await?;
+        drop(self.found);
         if summary.columns.as_ref().is_some_and(Vec::is_empty) {
             output.note("keys alone were compared: rows that differ in their values were not looked for");
         }

@@ -1,7 +1,6 @@
 //! `crossfade snapshot`: both tables as Parquet, as of one moment; and a look into what was written.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +8,9 @@ use clap::{Args, Subcommand};
 use crossfade::DatabaseUrl;
 use crossfade::Phase;
 use crossfade::backfill::export::{CONNECTIONS, ExportOptions, export_with};
+use crossfade::backfill::remote::{Remote, Staging};
+use crossfade::backfill::snapshot::{Requirements, SnapshotPair};
+use crossfade::backfill::{Error, Migration};
 use crossfade::core::connect::AnyDatabase;
 use crossfade::core::gate::counted;
 use humantime_serde::re::humantime::parse_duration;
@@ -17,19 +19,22 @@ use super::connection::Connection;
 use super::failure::Failure;
 use super::inspect::{Diff, Head, Inspect};
 use super::output::Output;
+use super::place::{Place, Stores};
 use super::work::Work;
 
 const MEGABYTE: NonZeroU64 = NonZeroU64::new(1_000_000).expect("not zero");
 
-/// Export both sides under one consistent snapshot to Parquet: DIR/old and DIR/new.
+/// Export both sides under one consistent snapshot to Parquet: DIR/old and DIR/new, in a folder or in an object store.
 ///
 /// Nothing is locked against writers. A folder is complete or is no snapshot. A lost connection costs the range that it
-/// read; the moment itself ends with this process, so that after a kill the command begins anew.
+/// read; the moment itself ends with this process, so that after a kill the command begins anew. For an object store the
+/// snapshot is written to the work folder, sent, and removed there; a kill while it is sent costs the file in hand.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  crossfade snapshot subscriptions --out snapshots/monday\n  crossfade snapshot inspect snapshots/monday\n  \
+    after_help = "Examples:\n  crossfade snapshot subscriptions --out snapshots/monday\n  \
+                  crossfade snapshot subscriptions --out s3://backups/subscriptions/monday\n  crossfade snapshot inspect snapshots/monday\n  \
                   crossfade snapshot diff snapshots/monday 42\n  crossfade snapshot head snapshots/monday --rows 5"
 )]
 pub(crate) struct Snapshot {
@@ -38,11 +43,13 @@ pub(crate) struct Snapshot {
     /// The migration.
     #[arg(required = true)]
     name: Option<String>,
-    /// The folder to write.
-    #[arg(long, value_name = "DIR", required = true)]
-    out: Option<PathBuf>,
+    /// The folder to write, or a URL in an object store: s3://BUCKET/PREFIX, gs://… or az://….
+    #[arg(long, value_name = "DIR|URL", required = true)]
+    out: Option<Place>,
     #[command(flatten)]
     reading: Reading,
+    #[command(flatten, next_help_heading = "Object stores")]
+    stores: Stores,
 }
 
 /// How the databases are read.
@@ -85,13 +92,12 @@ enum Look {
 }
 
 /// What such a snapshot is good for. From `new_only` on the old store is an archive: nothing is compared with it.
-fn next(name: &str, out: &std::path::Path, phase: Phase) -> String {
-    let folder = out.display();
-    match phase {
-        Phase::NewOnly => format!(
+fn next(name: &str, folder: &Place, phase: &str) -> String {
+    match phase.parse() {
+        Ok(Phase::NewOnly) => format!(
             "next: look at what is left in {folder}/old; crossfade cleanup {name} --baseline {folder} removes it"
         ),
-        Phase::Complete => String::new(),
+        Ok(Phase::Complete) => String::new(),
         _ => format!("next: crossfade scan {name} --snapshot {folder} --out DIR"),
     }
 }
@@ -102,52 +108,100 @@ impl Snapshot {
         let (name, out) = match self.look {
             Some(Look::Inspect(inspect)) => match inspect.out {
                 Some(out) => ("inspect".to_owned(), out),
-                None => return inspect.run(output),
+                None => return inspect.run(output).await,
             },
             Some(Look::Diff(diff)) => match diff.out {
                 Some(out) => ("diff".to_owned(), out),
-                None => return diff.run(output),
+                None => return diff.run(output).await,
             },
             Some(Look::Head(head)) => match head.out {
                 Some(out) => ("head".to_owned(), out),
-                None => return head.run(output),
+                None => return head.run(output).await,
             },
-            None => (self.name.unwrap_or_default(), self.out.unwrap_or_default()),
+            None => match (self.name, self.out) {
+                (Some(name), Some(out)) => (name, out),
+                // The parser has asked for both.
+                _ => {
+                    let what = "neither a migration nor a place for its snapshot was named".into();
+                    return Err(Failure::Usage { what, hint: "pass NAME --out DIR".into() });
+                }
+            },
         };
-        take(&name, out, self.reading, connection, output).await
+        let work = Work::open(&name, connection, output).await?;
+        let options = self.reading.options().await?;
+        match &out {
+            Place::Local(folder) => {
+                let exported = export_with(&work.migration, folder, &options, &work.progress, &work.cancel);
+                report(&name, &out, &exported.await?.pair, output);
+            }
+            Place::Remote(url) => {
+                let remote = self.stores.remote(url)?;
+                let staging = self.stores.staging(&remote)?;
+                let pair = exported(&work, &remote, &staging, &options, output).await?;
+                remote.publish(&staging.outgoing(), &work.progress, &work.cancel).await?;
+                report(&name, &out, &pair, output);
+                staging.remove()?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn take(
-    name: &str,
-    out: PathBuf,
-    reading: Reading,
-    connection: &Connection,
+/// The pair that is to be sent: one that an earlier run was killed with while it was sent, or else a new one.
+async fn exported(
+    work: &Work,
+    remote: &Remote,
+    staging: &Staging,
+    options: &ExportOptions,
     output: Output,
-) -> Result<ExitCode, Failure> {
-    let Work { migration, progress, cancel } = Work::open(name, connection, output).await?;
-    let options = reading.options().await?;
-    let exported = export_with(&migration, &out, &options, &progress, &cancel).await?;
-    let (old, new) = (exported.pair.old().manifest(), exported.pair.new_side().manifest());
+) -> Result<SnapshotPair, Failure> {
+    if let Some(pair) = unsent(&work.migration, staging).await? {
+        output.note(&format!(
+            "going on with the snapshot of {}, which an earlier run has not sent whole",
+            pair.new_side().manifest().started_at
+        ));
+        return Ok(pair);
+    }
+    // Before an export that may take hours: nobody wants to hear of it afterwards.
+    if !remote.is_vacant().await? {
+        return Err(Error::SnapshotPresent { path: remote.url().into() }.into());
+    }
+    let folder = staging.outgoing();
+    staging.clear(&folder)?;
+    Ok(export_with(&work.migration, &folder, options, &work.progress, &work.cancel).await?.pair)
+}
+
+/// A whole pair that still counts for the migration as it stands.
+async fn unsent(migration: &Migration, staging: &Staging) -> Result<Option<SnapshotPair>, Failure> {
+    let Ok(pair) = SnapshotPair::open(staging.outgoing()) else { return Ok(None) };
+    let plan = &migration.subject.plan;
+    let requirements = Requirements {
+        migration: plan.name().to_owned(),
+        manifest_hash: plan.fingerprint().to_owned(),
+        epoch_min: u64::try_from(migration.standing().await?.epoch.0).unwrap_or(0),
+    };
+    Ok(pair.require(&requirements).is_ok().then_some(pair))
+}
+
+fn report(name: &str, out: &Place, pair: &SnapshotPair, output: Output) {
+    let (old, new) = (pair.old().manifest(), pair.new_side().manifest());
     let document = serde_json::json!({
         "migration": name,
-        "snapshot": out,
-        "epoch": exported.standing.epoch,
-        "phase": exported.standing.phase,
+        "snapshot": out.to_string(),
+        "epoch": old.epoch,
+        "phase": old.phase,
         "consistent_point": old.consistent_point,
-        "rows_old": exported.pair.old().rows(),
-        "rows_new": exported.pair.new_side().rows(),
+        "rows_old": pair.old().rows(),
+        "rows_new": pair.new_side().rows(),
     });
     output.result(&document, |_| {
         format!(
-            "{}: {} and {} at {} (epoch {})\n{}",
-            out.display(),
-            counted(exported.pair.old().rows(), "old row"),
-            counted(exported.pair.new_side().rows(), "new row"),
+            "{out}: {} and {} at {} (epoch {})\n{}",
+            counted(pair.old().rows(), "old row"),
+            counted(pair.new_side().rows(), "new row"),
             new.started_at,
-            exported.standing.epoch,
-            next(name, &out, exported.standing.phase)
+            old.epoch,
+            next(name, out, &old.phase)
         )
     });
-    Ok(ExitCode::SUCCESS)
 }

@@ -65,6 +65,7 @@ impl Error {
             Self::DumpsDiffer { .. } => {
                 "name the columns that both dumps have, or write one of the dumps again with the other's types".into()
             }
+            Self::DumpUnreadable { .. } => "leave the column out with --columns, or write the dump again".into(),
             Self::DumpColumns { .. } => "name the columns that both dumps have, or write the dump again".into(),
             Self::KeyText { .. } => "give the key's columns one by one, as `inspect` shows them".into(),
             Self::FindingsPresent { .. } => {
@@ -120,11 +121,15 @@ impl Error {
                  crossfade that was built with the feature s3, gcs or azure"
                     .into()
             }
-            Self::ObjectStore { .. } => {
-                "see that the store is up and its credentials are in the environment (AWS_…, GOOGLE_…, AZURE_…), then run the \
-                 command again: what is there without its manifest is no snapshot"
+            Self::ObjectStoreFeature { feature, .. } => {
+                format!("build one that can: cargo install crossfade --features {feature}")
+            }
+            Self::BucketAbsent { .. } => {
+                "is its name right, and the endpoint in the environment (AWS_ENDPOINT for stores that are not Amazon's)? Buckets \
+                 are not made by crossfade"
                     .into()
             }
+            Self::ObjectStore { source, .. } => store_hint(source).into(),
             Self::ObjectStalled { .. } => "run the command again when the store answers at its usual speed".into(),
             Self::FolderInUse { .. } => "wait for it, or choose another folder".into(),
             Self::Io { source, .. } => match source.kind() {
@@ -145,3 +150,26 @@ impl Error {
         Some(hint)
     }
 }
+
+fn store_hint(error: &object_store::Error) -> &'static str {
+    use object_store::Error as Store;
+    let text = error.to_string();
+    let is_refused =
+        ["403 Forbidden", "401 Unauthorized", "credential", "169.254.169.254", "metadata.google"];
+    match error {
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => CREDENTIALS_HINT,
+        _ if is_refused.iter().any(|sign| text.contains(sign)) => CREDENTIALS_HINT,
+        Store::Precondition { .. } => {
+            "the object was written again meanwhile: run the command again when nobody writes there any more"
+        }
+        _ => {
+            "see that the store is up and that its endpoint in the environment is right (AWS_ENDPOINT, and AWS_ALLOW_HTTP=true \
+             for http), then run the same command again: what has arrived is kept, and what is there without its manifest is \
+             no snapshot"
+        }
+    }
+}
+
+/// Where no key is named, Amazon's and Google's clients ask the machine that they run on, by the addresses above.
+const CREDENTIALS_HINT: &str = "put credentials that may read and write there into the environment: AWS_ACCESS_KEY_ID and \
+     AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, or what Azure's tools read (AZURE_STORAGE_…)";

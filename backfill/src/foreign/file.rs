@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::{Encoding, Type};
+use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::PageIndexPolicy;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -157,6 +157,50 @@ impl ForeignFile {
         }
         let codec = codec.unwrap_or(Codec::Stored);
         Some(Reading { shape, codec, nullable: column.max_def_level() == 1, rows: 0 })
+    }
+
+    /// Whether a column holds timestamps as Spark and Hive have long written them: with neither a unit nor a zone.
+    pub(crate) fn is_int96(&self, name: &str) -> bool {
+        let schema = self.metadata.metadata().file_metadata().schema_descr();
+        let leaf = self.field(name).and_then(|(root, _)| self.only_leaf(root));
+        leaf.is_some_and(|leaf| schema.column(leaf).physical_type() == Type::INT96)
+    }
+
+    /// Reads such a column as this type of timestamps from now on.
+    pub(crate) fn read_int96_as(&mut self, name: &str, data_type: &DataType) -> Result<()> {
+        let fields = self.fields().map(|field| {
+            let field = field.clone();
+            if field.name() == name { field.with_data_type(data_type.clone()) } else { field }
+        });
+        let schema =
+            Schema::new_with_metadata(fields.collect::<Vec<_>>(), self.metadata.schema().metadata().clone());
+        let options = ArrowReaderOptions::new().with_schema(schema.into());
+        let metadata = self.metadata.metadata().clone();
+        self.metadata = ArrowReaderMetadata::try_new(metadata, options)
+            .map_err(|error| Error::corrupt(&self.path, None)(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Checks that a column can be read at all: that nobody has encrypted it, and that its codec is known.
+    pub(crate) fn check_readable(&self, root: usize) -> Result<()> {
+        for (row_group, metadata) in self.metadata.metadata().row_groups().iter().enumerate() {
+            for leaf in self.leaves(root) {
+                let chunk = metadata.column(leaf);
+                let because = if chunk.crypto_metadata().is_some() {
+                    "is encrypted, and there is no key for it: decrypt it first"
+                } else if chunk.compression() == Compression::LZO {
+                    "is compressed with LZO, which nothing here can read: write it again with another codec"
+                } else {
+                    continue;
+                };
+                return Err(Error::DumpUnreadable {
+                    path: self.path.clone(),
+                    row_group,
+                    detail: format!("column {} {because}", self.name(root)),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// How many bytes a column of a row group takes in memory, about.

@@ -87,6 +87,9 @@ impl ForeignTable {
             let Some((_, field)) = first.field(name) else {
                 return Err(misfit(first, format!("it has no column {name}")));
             };
+            for file in &self.files {
+                file.field(name).map_or(Ok(()), |(root, _)| file.check_readable(root))?;
+            }
             // Files of one dump may differ in it.
             fields.push(field.clone().with_nullable(true));
         }
@@ -104,6 +107,22 @@ impl ForeignTable {
             }
         }
         self.schema = Schema::new(fields).into();
+        Ok(())
+    }
+
+    /// Whether a column holds timestamps with neither a unit nor a zone.
+    pub(crate) fn is_int96(&self, name: &str) -> bool {
+        self.files.iter().all(|file| file.is_int96(name))
+    }
+
+    /// Reads such a column as this type of timestamps from now on.
+    pub(crate) fn read_int96_as(&mut self, name: &str, data_type: &DataType) -> Result<()> {
+        self.files.iter_mut().try_for_each(|file| file.read_int96_as(name, data_type))?;
+        let fields = self.schema.fields().iter().map(|field| {
+            let field = field.as_ref().clone();
+            if field.name() == name { field.with_data_type(data_type.clone()) } else { field }
+        });
+        self.schema = Schema::new(fields.collect::<Vec<_>>()).into();
         Ok(())
     }
 

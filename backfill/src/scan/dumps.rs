@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
 use super::conclude::Comparison;
 use super::hashed::common_key_type;
@@ -10,7 +10,7 @@ use super::{ScanOptions, engine::ProgressFn, ordered, unordered};
 use crate::error::{Error, Result};
 use crate::findings::{FORMAT_VERSION, ScanInput, ScanSummary, findings_schema};
 use crate::foreign::{ForeignTable, Ordering};
-use crate::keys::mergeable;
+use crate::keys::{key_type, mergeable};
 use crate::row_hash::comparable;
 
 /// Two dumps to be compared: folders of Parquet files, or single files, that any tool wrote. A snapshot of ours is one too.
@@ -66,6 +66,8 @@ pub struct DumpOrigin {
     pub epoch: u64,
     /// The migration's phase when the dumps began.
     pub phase: String,
+    /// Where the old and the new dump are from, where that is not where they lie.
+    pub stores: Option<[String; 2]>,
 }
 
 /// Two dumps as an engine outside this crate reads them.
@@ -99,7 +101,8 @@ impl Dumps {
     ///
     /// Those of [`scan_dumps`](super::scan_dumps) about files, columns and types.
     pub fn open(&self) -> Result<DumpTables> {
-        let pair = DumpPair::open(self)?;
+        // Another engine reads the files itself, and timestamps of such columns as it likes.
+        let pair = DumpPair::open_as(self, Int96::AsItIs)?;
         let table = |table: &ForeignTable| DumpTable {
             files: table.files().iter().map(|file| file.path().to_owned()).collect(),
             schema: table.schema().clone(),
@@ -147,8 +150,19 @@ pub(super) struct DumpPair<'a> {
     pub(super) findings_schema: SchemaRef,
 }
 
+/// What is made of timestamps with neither a unit nor a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Int96 {
+    AsItIs,
+    LikeTheOtherSide,
+}
+
 impl<'a> DumpPair<'a> {
     fn open(dumps: &'a Dumps) -> Result<Self> {
+        Self::open_as(dumps, Int96::LikeTheOtherSide)
+    }
+
+    fn open_as(dumps: &'a Dumps, int96: Int96) -> Result<Self> {
         let (mut old, mut new) = (ForeignTable::open(&dumps.old)?, ForeignTable::open(&dumps.new)?);
         if dumps.key.is_empty() || dumps.scope_columns == 0 || dumps.scope_columns > dumps.key.len() {
             let detail = format!("{} scope columns of a key with {}", dumps.scope_columns, dumps.key.len());
@@ -171,10 +185,19 @@ impl<'a> DumpPair<'a> {
         let all: Vec<String> = dumps.key.iter().chain(&values).cloned().collect();
         old.choose(&all)?;
         new.choose(&all)?;
+        if int96 == Int96::LikeTheOtherSide {
+            for name in &values {
+                adopt(&mut old, &new, name)?;
+                adopt(&mut new, &old, name)?;
+            }
+        }
         let mut key_types = Vec::with_capacity(dumps.key.len());
         for (position, (old, new)) in old.schema().fields().iter().zip(new.schema().fields()).enumerate() {
             let (name, old, new) = (old.name(), old.data_type(), new.data_type());
             let is_key = position < dumps.key.len();
+            if is_key && let Some(data_type) = [old, new].into_iter().find(|one| key_type(one).is_none()) {
+                return Err(Error::KeyType { column: name.clone(), data_type: data_type.to_string() });
+            }
             if !comparable(old, new) || (is_key && !mergeable(old, new)) {
                 let what = if is_key { "the type of a key column" } else { "the type of a column" };
                 let column = |data_type| format!("{name} {data_type}");
@@ -209,8 +232,9 @@ impl<'a> DumpPair<'a> {
     }
 
     pub(super) fn empty_summary(&self, options: &ScanOptions) -> ScanSummary {
-        let DumpOrigin { migration, manifest_hash, epoch, phase } = self.dumps.origin.clone();
-        let (old, new) = (input(&self.old), input(&self.new));
+        let DumpOrigin { migration, manifest_hash, epoch, phase, stores } = self.dumps.origin.clone();
+        let [old_store, new_store] = stores.map_or([None, None], |stores| stores.map(Some));
+        let (old, new) = (input(&self.old, old_store), input(&self.new, new_store));
         ScanSummary {
             format_version: FORMAT_VERSION,
             writer: concat!("crossfade ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -244,12 +268,25 @@ impl<'a> DumpPair<'a> {
     }
 }
 
+/// INT96 says neither which zone its timestamps are in nor how finely they are meant: those of Spark are instants, those of
+/// others may be times of day. They are what the other side's are. Nanoseconds are read only where the other side has
+/// some, because as such years before 1678 and after 2262 do not fit.
+fn adopt(table: &mut ForeignTable, other: &ForeignTable, name: &str) -> Result<()> {
+    if !table.is_int96(name) || other.is_int96(name) {
+        return Ok(());
+    }
+    let Some((_, field)) = other.schema().column_with_name(name) else { return Ok(()) };
+    let DataType::Timestamp(unit, zone) = field.data_type() else { return Ok(()) };
+    let unit = if *unit == TimeUnit::Nanosecond { TimeUnit::Nanosecond } else { TimeUnit::Microsecond };
+    table.read_int96_as(name, &DataType::Timestamp(unit, zone.clone()))
+}
+
 /// A dump does not say when it was taken, nor of what: its folder's name is all there is.
-fn input(table: &ForeignTable) -> ScanInput {
+fn input(table: &ForeignTable, store: Option<String>) -> ScanInput {
     match table.manifest() {
         Some(manifest) => manifest.into(),
         None => ScanInput {
-            store: table.path().display().to_string(),
+            store: store.unwrap_or_else(|| table.path().display().to_string()),
             consistent_point: "unknown".into(),
             checksum: table.checksum(),
         },

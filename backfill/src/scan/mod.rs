@@ -152,3 +152,5 @@ pub fn scan_dumps(
 mod dump_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::Error;
 use crate::findings::{FindingKind, Findings, Need};
-use crate::snapshot::{Layout, Side};
+use crate::snapshot::{Layout, MANIFEST_FILE, Side, SnapshotManifest};
 use crate::testing::{KEY_SHAPES, Key, Values, key_columns, write_side};
 
 pub(super) type Rows = Vec<(Key, Values)>;
@@ -304,6 +304,44 @@ fn little_memory_means_fewer_threads_not_failure() {
     let pair = SnapshotPair::open(folder.path()).unwrap();
     let options = ScanOptions { memory_bytes_max: 0, ..options(4, 10) };
     assert_eq!(scan(&pair, folder.path().join("findings"), &options, &quiet).unwrap().missing, 20);
+}
+
+/// Files that change places are rows out of key order, wherever ranges are cut and whoever reads them.
+#[test]
+fn files_of_a_snapshot_out_of_key_order_are_an_error_that_names_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout { row_group_rows_max: 8, file_rows_max: 16 };
+    for side in [Side::Old, Side::New] {
+        write_side(folder.path(), side, &plain(0..120), layout);
+    }
+    for spoiled in [Side::Old, Side::New] {
+        let path = spoiled.folder(folder.path()).join(MANIFEST_FILE);
+        let text = fs::read(&path).unwrap();
+        let manifest: SnapshotManifest = serde_json::from_slice(&text).unwrap();
+        let count = manifest.files.len();
+        for (first, second) in
+            (0..count).flat_map(|first| (first + 1..count).map(move |second| (first, second)))
+        {
+            let mut swapped = manifest.clone();
+            swapped.files.swap(first, second);
+            fs::write(&path, serde_json::to_vec(&swapped).unwrap()).unwrap();
+            for threads in [1, 3] {
+                let findings = folder.path().join(format!("{spoiled}-{first}-{second}-{threads}"));
+                let scanned = SnapshotPair::open(folder.path())
+                    .and_then(|pair| scan(&pair, &findings, &options(threads, 10), &quiet));
+                let Err(error) = scanned else {
+                    panic!("files {first} and {second} of {spoiled} were not missed")
+                };
+                assert!(
+                    matches!(error, Error::KeyOrder { .. } | Error::SnapshotInconsistent { .. }),
+                    "{error:?}"
+                );
+                assert!(error.to_string().contains(&spoiled.to_string()), "{error}");
+                assert!(Findings::open(&findings).is_err());
+            }
+        }
+        fs::write(&path, text).unwrap();
+    }
 }
 
 /// Flips one bit of a snapshot, at many places in turn. A scan must give the right findings or an error, and never

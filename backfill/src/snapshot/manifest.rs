@@ -102,6 +102,11 @@ impl SnapshotManifest {
         Self::decode(&text, &path)
     }
 
+    /// Bytes of all its files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
     /// Decodes a manifest; `path` is for messages.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ mod error;
 mod installation;
 mod postgres;
 mod program;
+#[cfg(feature = "s3")]
+mod s3;
 mod sqlite;
 mod supervisor;
 
@@ -43,4 +45,6 @@ pub use database::TestDatabase;
 pub use error::HarnessError;
 pub use postgres::{Postgres, SERVER_VARIABLE};
 pub use program::{Finished, Program, Running, Signal};
+#[cfg(feature = "s3")]
+pub use s3::{Mischief, S3};
 pub use sqlite::sqlite;
