@@ -1,14 +1,14 @@
 //! `crossfade snapshot`: both tables as Parquet, as of one moment; and a look into what was written.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use crossfade::DatabaseUrl;
 use crossfade::Phase;
-use crossfade::backfill::export::{CONNECTIONS, ExportOptions, export_with};
+use crossfade::backfill::export::{CONNECTIONS, ExportOptions, Exported, Reuse, export_with};
 use crossfade::core::connect::AnyDatabase;
 use crossfade::core::gate::counted;
 use humantime_serde::re::humantime::parse_duration;
@@ -29,7 +29,7 @@ const MEGABYTE: NonZeroU64 = NonZeroU64::new(1_000_000).expect("not zero");
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  crossfade snapshot subscriptions --out snapshots/monday\n  crossfade snapshot inspect snapshots/monday\n  \
+    after_help = "Examples:\n  crossfade snapshot subscriptions --out snapshots/monday\n  crossfade snapshot subscriptions --since snapshots/monday --out snapshots/tuesday\n  crossfade snapshot inspect snapshots/monday\n  \
                   crossfade snapshot diff snapshots/monday 42\n  crossfade snapshot head snapshots/monday --rows 5"
 )]
 pub(crate) struct Snapshot {
@@ -51,6 +51,12 @@ struct Reading {
     /// Connections that read at the same time; SQLite has one.
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS)]
     connections: NonZeroUsize,
+    /// Take over from this earlier snapshot what surely has not changed since (Postgres).
+    #[arg(long, value_name = "DIR")]
+    since: Option<PathBuf>,
+    /// Into how many ranges each side is cut, where not by its size: one in which a row has changed is read again as a whole.
+    #[arg(long, value_name = "N", conflicts_with = "since")]
+    ranges: Option<NonZeroUsize>,
     /// Megabytes per second to read at most, all connections together.
     #[arg(long, value_name = "N")]
     rate_mb: Option<NonZeroU32>,
@@ -66,6 +72,8 @@ impl Reading {
     async fn options(self) -> Result<ExportOptions, Failure> {
         let mut options = ExportOptions::default();
         options.connections = self.connections;
+        options.since = self.since;
+        options.ranges = self.ranges;
         options.bytes_per_second_max =
             self.rate_mb.map(|rate| NonZeroU64::from(rate).saturating_mul(MEGABYTE));
         options.age_max = self.max_age;
@@ -77,6 +85,20 @@ impl Reading {
     }
 }
 
+/// What came out of the earlier snapshot, in a line for each side.
+fn taken_over(exported: &Exported, since: &Path) -> String {
+    let line = |(side, reuse): (&str, &Reuse)| match &reuse.full_because {
+        Some(why) => format!("{side}: exported in full: {why}\n"),
+        None => format!(
+            "{side}: {} of {} unchanged, taken over from {}\n",
+            reuse.taken_over,
+            counted(reuse.ranges as u64, "range"),
+            since.display()
+        ),
+    };
+    [("old", &exported.reuse_old), ("new", &exported.reuse_new)].map(line).concat()
+}
+
 #[derive(Debug, Subcommand)]
 enum Look {
     Inspect(Inspect),
@@ -85,7 +107,7 @@ enum Look {
 }
 
 /// What such a snapshot is good for. From `new_only` on the old store is an archive: nothing is compared with it.
-fn next(name: &str, out: &std::path::Path, phase: Phase) -> String {
+fn next(name: &str, out: &Path, phase: Phase) -> String {
     let folder = out.display();
     match phase {
         Phase::NewOnly => format!(
@@ -128,6 +150,7 @@ async fn take(
     let Work { migration, progress, cancel } = Work::open(name, connection, output).await?;
     let options = reading.options().await?;
     let exported = export_with(&migration, &out, &options, &progress, &cancel).await?;
+    let since = options.since.as_deref();
     let (old, new) = (exported.pair.old().manifest(), exported.pair.new_side().manifest());
     let document = serde_json::json!({
         "migration": name,
@@ -137,15 +160,19 @@ async fn take(
         "consistent_point": old.consistent_point,
         "rows_old": exported.pair.old().rows(),
         "rows_new": exported.pair.new_side().rows(),
+        "since": since,
+        "ranges_old": exported.reuse_old,
+        "ranges_new": exported.reuse_new,
     });
     output.result(&document, |_| {
         format!(
-            "{}: {} and {} at {} (epoch {})\n{}",
+            "{}: {} and {} at {} (epoch {})\n{}{}",
             out.display(),
             counted(exported.pair.old().rows(), "old row"),
             counted(exported.pair.new_side().rows(), "new row"),
             new.started_at,
             exported.standing.epoch,
+            since.map_or_else(String::new, |since| taken_over(&exported, since)),
             next(name, &out, exported.standing.phase)
         )
     });
