@@ -9,3 +9,4 @@ mod findings;
 mod journey;
 mod output;
 mod serve;
+mod since;
