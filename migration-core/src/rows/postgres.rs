@@ -212,7 +212,14 @@ impl Changes for Snapshot {
         let what = described(&self.plan, side);
         let reading = || Error::database(format!("looking up what {what} rests on"));
         let mut connection = self.reader(&what).await?;
-        let horizon = changes::horizon(&mut connection, &self.plan, side).await.map_err(reading())?;
+        let horizon = match changes::horizon(&mut connection, &self.plan, side).await {
+            Ok(horizon) => horizon,
+            // Not every role may ask all of this, and an export goes without an answer.
+            Err(source) => match reading()(source) {
+                lost if lost.is_connection_lost() => return Err(lost),
+                error => Err(error.to_string()),
+            },
+        };
         connection.close().await.map_err(reading())?;
         Ok(horizon)
     }

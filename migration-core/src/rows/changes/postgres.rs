@@ -93,6 +93,8 @@ pub(in crate::rows) async fn horizon(
                     when c.relkind <> 'r' or exists (select from pg_catalog.pg_inherits as i where i.inhparent = c.oid)
                         then 'the table has parts of its own'
                     when a.amname is distinct from 'heap' then 'the table is not stored as a heap'
+                    when not has_table_privilege(c.oid, 'select')
+                        then 'the role may not see which transaction wrote a row'
                     when row_security_active(c.oid) then 'row security decides which rows are seen'
                 end as obstacle
          from pg_catalog.pg_class as c left join pg_catalog.pg_am as a on a.oid = c.relam
