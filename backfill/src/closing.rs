@@ -90,7 +90,7 @@ async fn keep(
 ) -> Result<PathBuf> {
     let at = seen.at;
     let options = ExportOptions::default();
-    let Exported { pair, standing } =
+    let Exported { pair, standing, .. } =
         export_read(migration, seen, round.folder(), &options, progress, cancel).await?;
     let details = serde_json::json!({
         "snapshot": round.folder(),

@@ -124,6 +124,23 @@ fn bring_to_disk(file: &File, temporary: &Path, path: &Path) -> Result<()> {
     fs::rename(temporary, path).map_err(Error::io("rename", temporary))
 }
 
+/// Gives a finished file a second place, on the same volume without a second copy of its bytes: whoever writes a file under that
+/// name later replaces the name, not the bytes.
+pub(crate) fn duplicate(from: &Path, to: &Path) -> Result<()> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", to)(error)),
+        _ => {}
+    }
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    // Another volume, or one that knows no such links.
+    let mut source = File::open(from).map_err(Error::io("open", from))?;
+    let mut copy = DurableFile::create(to.to_owned())?;
+    io::copy(&mut source, &mut copy).map_err(Error::io("write", to))?;
+    copy.finish().map(|_| ())
+}
+
 /// Brings files to the disk while others are written: waiting for a disk takes longer than the work that it would hold up.
 #[derive(Default)]
 pub(crate) struct Syncer {

@@ -78,6 +78,24 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A snapshot is of another store.
+    #[error("the snapshot in {} is of {found}, the migration's store is {expected}", path.display())]
+    OtherStore {
+        /// The pair's folder.
+        path: PathBuf,
+        /// The store, with its secrets masked.
+        expected: String,
+        /// The snapshot's, with its secrets masked.
+        found: String,
+    },
+    /// A snapshot has other columns than the migration gives now.
+    #[error("the snapshot in {} has other columns than the migration now: {detail}", path.display())]
+    OtherColumns {
+        /// The side's folder.
+        path: PathBuf,
+        /// The first that differs.
+        detail: String,
+    },
     /// The folder holds a finished snapshot already.
     #[error("{} already holds a snapshot", path.display())]
     SnapshotPresent {

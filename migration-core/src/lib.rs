@@ -18,6 +18,7 @@ pub mod mirror;
 pub mod operate;
 pub mod phase;
 pub mod plan;
+mod projection;
 mod quote;
 pub mod ramp;
 pub mod read;

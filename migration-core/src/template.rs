@@ -71,6 +71,18 @@ impl Template {
         self.parts.join(keys)
     }
 
+    /// The statement with what `keys` gives for their number in place of each `:keys`.
+    pub(crate) fn render_each(&self, keys: impl Fn(usize) -> String) -> String {
+        let mut sql = String::new();
+        for (number, part) in self.parts.iter().enumerate() {
+            sql.push_str(part);
+            if number < self.occurrences() {
+                sql.push_str(&keys(number));
+            }
+        }
+        sql
+    }
+
     /// How often `:keys` stands in it.
     pub fn occurrences(&self) -> usize {
         self.parts.len() - 1

@@ -1,13 +1,14 @@
 //! `crossfade snapshot`: both tables as Parquet, as of one moment; and a look into what was written.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use crossfade::DatabaseUrl;
 use crossfade::Phase;
-use crossfade::backfill::export::{CONNECTIONS, ExportOptions, export_with};
+use crossfade::backfill::export::{CONNECTIONS, ExportOptions, Exported, Reuse, export_with};
 use crossfade::backfill::remote::{Remote, Staging};
 use crossfade::backfill::snapshot::{Requirements, SnapshotPair};
 use crossfade::backfill::{Error, Migration};
@@ -34,6 +35,7 @@ const MEGABYTE: NonZeroU64 = NonZeroU64::new(1_000_000).expect("not zero");
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  crossfade snapshot subscriptions --out snapshots/monday\n  \
+                  crossfade snapshot subscriptions --since snapshots/monday --out snapshots/tuesday\n  \
                   crossfade snapshot subscriptions --out s3://backups/subscriptions/monday\n  crossfade snapshot inspect snapshots/monday\n  \
                   crossfade snapshot diff snapshots/monday 42\n  crossfade snapshot head snapshots/monday --rows 5"
 )]
@@ -58,6 +60,12 @@ struct Reading {
     /// Connections that read at the same time; SQLite has one.
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS)]
     connections: NonZeroUsize,
+    /// Take over from this earlier snapshot what surely has not changed since (Postgres).
+    #[arg(long, value_name = "DIR")]
+    since: Option<PathBuf>,
+    /// Into how many ranges each side is cut, where not by its size: one in which a row has changed is read again as a whole.
+    #[arg(long, value_name = "N", conflicts_with = "since")]
+    ranges: Option<NonZeroUsize>,
     /// Megabytes per second to read at most, all connections together.
     #[arg(long, value_name = "N")]
     rate_mb: Option<NonZeroU32>,
@@ -73,6 +81,8 @@ impl Reading {
     async fn options(self) -> Result<ExportOptions, Failure> {
         let mut options = ExportOptions::default();
         options.connections = self.connections;
+        options.since = self.since;
+        options.ranges = self.ranges;
         options.bytes_per_second_max =
             self.rate_mb.map(|rate| NonZeroU64::from(rate).saturating_mul(MEGABYTE));
         options.age_max = self.max_age;
@@ -81,6 +91,35 @@ impl Reading {
             options.replica = Some(AnyDatabase::connect(&url).await?);
         }
         Ok(options)
+    }
+}
+
+/// A pair, and what of each side was taken over from an earlier one; nothing where that was an earlier run's business.
+struct Taken {
+    pair: SnapshotPair,
+    reuses: Option<[Reuse; 2]>,
+}
+
+impl From<Exported> for Taken {
+    fn from(Exported { pair, reuse_old, reuse_new, .. }: Exported) -> Taken {
+        Taken { pair, reuses: Some([reuse_old, reuse_new]) }
+    }
+}
+
+impl Taken {
+    /// What came out of the earlier snapshot, in a line for each side.
+    fn told(&self, since: &Path) -> String {
+        let line = |(side, reuse): (&str, &Reuse)| match &reuse.full_because {
+            Some(why) => format!("{side}: exported in full: {why}\n"),
+            None => format!(
+                "{side}: {} of {} unchanged, taken over from {}\n",
+                reuse.taken_over,
+                counted(reuse.ranges as u64, "range"),
+                since.display()
+            ),
+        };
+        let reuses = self.reuses.iter().flat_map(|[old, new]| [("old", old), ("new", new)]);
+        reuses.map(line).collect()
     }
 }
 
@@ -129,17 +168,18 @@ impl Snapshot {
         };
         let work = Work::open(&name, connection, output).await?;
         let options = self.reading.options().await?;
+        let since = options.since.as_deref();
         match &out {
             Place::Local(folder) => {
                 let exported = export_with(&work.migration, folder, &options, &work.progress, &work.cancel);
-                report(&name, &out, &exported.await?.pair, output);
+                report(&name, &out, &exported.await?.into(), since, output);
             }
             Place::Remote(url) => {
                 let remote = self.stores.remote(url)?;
                 let staging = self.stores.staging(&remote)?;
-                let pair = exported(&work, &remote, &staging, &options, output).await?;
+                let taken = exported(&work, &remote, &staging, &options, output).await?;
                 remote.publish(&staging.outgoing(), &work.progress, &work.cancel).await?;
-                report(&name, &out, &pair, output);
+                report(&name, &out, &taken, since, output);
                 staging.remove()?;
             }
         }
@@ -154,13 +194,13 @@ async fn exported(
     staging: &Staging,
     options: &ExportOptions,
     output: Output,
-) -> Result<SnapshotPair, Failure> {
+) -> Result<Taken, Failure> {
     if let Some(pair) = unsent(&work.migration, staging).await? {
         output.note(&format!(
             "going on with the snapshot of {}, which an earlier run has not sent whole",
             pair.new_side().manifest().started_at
         ));
-        return Ok(pair);
+        return Ok(Taken { pair, reuses: None });
     }
     // Before an export that may take hours: nobody wants to hear of it afterwards.
     if !remote.is_vacant().await? {
@@ -168,7 +208,7 @@ async fn exported(
     }
     let folder = staging.outgoing();
     staging.clear(&folder)?;
-    Ok(export_with(&work.migration, &folder, options, &work.progress, &work.cancel).await?.pair)
+    Ok(export_with(&work.migration, &folder, options, &work.progress, &work.cancel).await?.into())
 }
 
 /// A whole pair that still counts for the migration as it stands.
@@ -183,24 +223,28 @@ async fn unsent(migration: &Migration, staging: &Staging) -> Result<Option<Snaps
     Ok(pair.require(&requirements).is_ok().then_some(pair))
 }
 
-fn report(name: &str, out: &Place, pair: &SnapshotPair, output: Output) {
-    let (old, new) = (pair.old().manifest(), pair.new_side().manifest());
+fn report(name: &str, out: &Place, taken: &Taken, since: Option<&Path>, output: Output) {
+    let (old, new) = (taken.pair.old().manifest(), taken.pair.new_side().manifest());
     let document = serde_json::json!({
         "migration": name,
         "snapshot": out.to_string(),
         "epoch": old.epoch,
         "phase": old.phase,
         "consistent_point": old.consistent_point,
-        "rows_old": pair.old().rows(),
-        "rows_new": pair.new_side().rows(),
+        "rows_old": taken.pair.old().rows(),
+        "rows_new": taken.pair.new_side().rows(),
+        "since": since,
+        "ranges_old": taken.reuses.as_ref().map(|[old, _]| old),
+        "ranges_new": taken.reuses.as_ref().map(|[_, new]| new),
     });
     output.result(&document, |_| {
         format!(
-            "{out}: {} and {} at {} (epoch {})\n{}",
-            counted(pair.old().rows(), "old row"),
-            counted(pair.new_side().rows(), "new row"),
+            "{out}: {} and {} at {} (epoch {})\n{}{}",
+            counted(taken.pair.old().rows(), "old row"),
+            counted(taken.pair.new_side().rows(), "new row"),
             new.started_at,
             old.epoch,
+            since.map_or_else(String::new, |since| taken.told(since)),
             next(name, out, &old.phase)
         )
     });

@@ -10,3 +10,4 @@ mod findings;
 mod journey;
 mod output;
 mod serve;
+mod since;

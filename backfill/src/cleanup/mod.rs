@@ -86,7 +86,7 @@ pub async fn cleanup(
                 Snapshot::open(Side::Old.folder(folder))?;
             }
             let round = workspace.begin_cleanup()?;
-            let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;
+            let Exported { pair, standing, .. } = export(migration, round.folder(), progress, cancel).await?;
             if standing.epoch != epoch {
                 let (from, to) = (epoch.0, standing.epoch.0);
                 return Err(Error::MovedOn {

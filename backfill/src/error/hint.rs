@@ -35,6 +35,9 @@ impl Error {
             Self::OtherManifest { .. } => {
                 "the projection may have changed since: take the snapshot again".into()
             }
+            Self::OtherStore { .. } | Self::OtherColumns { .. } => {
+                "take a full snapshot, without --since; later ones can be taken since that one".into()
+            }
             Self::OlderEpoch { .. } => {
                 "the phase or the ramp has changed since it was taken: take the snapshot again; crossfade scan --stale looks \
                  at it all the same"

@@ -1,6 +1,7 @@
 //! How an export runs, how fast, and how long it may hold its moment.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,11 @@ const RANGES_MAX: u64 = 4_096;
 pub struct ExportOptions {
     /// Connections that read at the same time, beside the one that holds the moment.
     pub connections: NonZeroUsize,
+    /// Into how many ranges each side is cut, where they should not follow from its size. Finer ones are worth it for exports since
+    /// a snapshot: a range in which one row has changed is read as a whole.
+    pub ranges: Option<NonZeroUsize>,
+    /// The folder of an earlier pair of snapshots: ranges that surely have not changed since are taken over from it.
+    pub since: Option<PathBuf>,
     /// Bytes per second that are read at most, by all connections together, as they lie in memory.
     pub bytes_per_second_max: Option<NonZeroU64>,
     /// How long the moment is held at most.
@@ -52,6 +58,8 @@ impl Default for ExportOptions {
     fn default() -> Self {
         Self {
             connections: CONNECTIONS,
+            ranges: None,
+            since: None,
             bytes_per_second_max: None,
             age_max: SNAPSHOT_AGE_MAX,
             replica: None,
@@ -63,6 +71,9 @@ impl Default for ExportOptions {
 impl ExportOptions {
     /// Into how many ranges so many rows are cut.
     pub(super) fn range_count(&self, rows: u64) -> NonZeroUsize {
+        if let Some(ranges) = self.ranges {
+            return ranges;
+        }
         let connections = self.connections.get() as u64;
         let wanted = (rows / RANGE_ROWS).max(connections * RANGES_PER_CONNECTION_MIN);
         let count = wanted.min(rows / RANGE_ROWS_MIN).min(RANGES_MAX);

@@ -5,11 +5,13 @@
 //! again, as long as the moment is held. A moment ends with the process that holds it: an export that was killed
 //! begins anew.
 //!
-//! Files: `replica` (where to read), `side` (ranges of one side in parallel), `limits` (how fast, and how long).
+//! Files: `replica` (where to read), `side` (the ranges of both sides in parallel), `since` (what is taken
+//! over from an earlier snapshot), `limits` (how fast, and how long).
 
 mod limits;
 mod replica;
 mod side;
+mod since;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use crossfade_migration_core::phase::{Side as StoreSide, Standing};
 use crossfade_migration_core::rows::{ConsistentRead, ScopeRange};
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::cancel::Cancel;
@@ -25,6 +28,8 @@ use crate::error::{Error, Result};
 use crate::migration::Migration;
 use crate::progress::{Meter, Progress, Stage};
 use crate::snapshot::{MANIFEST_FILE, Side, SnapshotHeader, SnapshotPair, discard};
+
+use since::Earlier;
 
 pub use limits::{CONNECTIONS, ExportOptions, REPLICA_PATIENCE, SNAPSHOT_AGE_MAX};
 
@@ -39,6 +44,21 @@ pub struct Exported {
     pub pair: SnapshotPair,
     /// Where the migration stood at their moment.
     pub standing: Standing,
+    /// What of the old side was taken over from an earlier snapshot.
+    pub reuse_old: Reuse,
+    /// What of the new side was taken over from an earlier snapshot.
+    pub reuse_new: Reuse,
+}
+
+/// What of a side was taken over from an earlier snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reuse {
+    /// How many ranges the side has.
+    pub ranges: usize,
+    /// How many of them were taken over, as nothing in them had changed.
+    pub taken_over: usize,
+    /// Why none could be, where an earlier snapshot was given.
+    pub full_because: Option<String>,
 }
 
 /// Exports both sides of a migration into `out/old` and `out/new`, as of one moment, as [`export_with`] does, with the
@@ -62,7 +82,9 @@ pub async fn export(
 ///
 /// # Errors
 /// [`Error::SnapshotPresent`] when `out` holds a finished pair; [`Error::SnapshotTooOld`] and [`Error::SnapshotLost`]
-/// when the moment could not be held long enough; [`Error::ReplicaBehind`]; [`Error::Stopped`]; whatever the database or the disk answers.
+/// when the moment could not be held long enough; [`Error::ReplicaBehind`]; [`Error::OtherMigration`], [`Error::OtherManifest`],
+/// [`Error::OtherStore`] or [`Error::OtherColumns`] when an earlier snapshot is of something else; [`Error::Stopped`]; whatever
+/// the database or the disk answers.
 pub async fn export_with(
     migration: &Migration,
     out: &Path,
@@ -99,23 +121,51 @@ pub(crate) async fn export_read(
     let read: Arc<dyn ConsistentRead> = Arc::from(open.read);
     let standing = read.moment().standing;
     let limits = options.limits(open.at);
-    for side in [Side::Old, Side::New] {
+    let earlier = match &options.since {
+        Some(folder) => Some(Earlier::open(folder, migration, &open.store).await?),
+        None => None,
+    };
+    let team = side::Team::new(options.connections.get(), &limits);
+    let begin = async |side: Side| {
         let (store_side, stage) = about(side);
+        let horizon = match read.changes() {
+            Some(changes) => changes.horizon(store_side).await?,
+            None => Err("only Postgres tells which rows have changed".to_owned()),
+        };
         let estimate = read.estimate(store_side).await?;
-        let meter = Meter::estimated(progress, stage, estimate);
-        let ranges = read.ranges(store_side, options.range_count(estimate)).await?;
+        let count = options.range_count(estimate);
+        let earlier = earlier.as_ref().map(|earlier| earlier.side(side, &horizon, count.get())).transpose();
+        let (earlier, full_because) = earlier.map_or_else(|why| (None, Some(why)), |earlier| (earlier, None));
+        let ranges = match &earlier {
+            Some(earlier) => earlier.ranges(),
+            None => read.ranges(store_side, count).await?,
+        };
         let header = header(migration, &open.store, read.as_ref(), side);
-        let connections = options.connections.get();
-        let folder = side.folder(out);
-        let job = side::Job::begin(read.clone(), store_side, ranges, folder, header, connections, &limits)?;
-        side::run(job, &limits, &meter, cancel).await?;
-        meter.finish();
+        let reuse = Reuse { ranges: ranges.len(), taken_over: 0, full_because };
+        let horizon = horizon.ok();
+        let plan = side::SidePlan {
+            read: read.clone(),
+            side: store_side,
+            stage,
+            estimate,
+            ranges,
+            earlier,
+            horizon,
+        };
+        Ok::<_, Error>((side::Job::begin(plan, side.folder(out), header, &team)?, reuse))
+    };
+    let ((old, reuse_old), (new, reuse_new)) = futures::try_join!(begin(Side::Old), begin(Side::New))?;
+    let taken_over = side::run(vec![old, new], &team, &limits, progress, cancel).await?;
+    let mut reuses = [reuse_old, reuse_new];
+    for (reuse, taken_over) in reuses.iter_mut().zip(taken_over) {
+        reuse.taken_over = taken_over;
     }
+    let [reuse_old, reuse_new] = reuses;
     let out = out.to_owned();
     let pair = tokio::task::spawn_blocking(move || SnapshotPair::open(out))
         .await
         .map_err(|_| Error::WorkerLost)??;
-    Ok(Exported { pair, standing })
+    Ok(Exported { pair, standing, reuse_old, reuse_new })
 }
 
 /// Reads one side, batch by batch, until its end, until it is cancelled, or until nobody takes it any more.

@@ -1,22 +1,23 @@
-//! One side: its ranges, read and written at the same time.
+//! Both sides: their ranges, read and written at the same time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use crossfade_migration_core::phase::Side;
-use crossfade_migration_core::rows::{ConsistentRead, ScopeRange};
+use crossfade_migration_core::rows::{ConsistentRead, Horizon, ScopeRange};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::BATCHES_IN_FLIGHT;
 use super::limits::{Limits, Pace};
+use super::since::EarlierSide;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::progress::Meter;
-use crate::snapshot::{RangesWriter, SnapshotHeader, WrittenRange};
+use crate::progress::{Meter, Progress, Stage};
+use crate::snapshot::{Origin, RangesWriter, SnapshotHeader, WrittenRange};
 
 /// How often a range is begun again after its connection was lost. One loss is an accident; three in one range are a
 /// server that cannot carry it.
@@ -28,103 +29,155 @@ const TICK: Duration = Duration::from_millis(100);
 /// The longest sleep of a thread that keeps to its pace: so soon does it see that it should stop.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// What everyone who works on a side shares.
+/// One side, on its way into a folder.
 pub(super) struct Job {
-    read: Arc<dyn ConsistentRead>,
-    side: Side,
-    ranges: Vec<ScopeRange>,
+    plan: SidePlan,
     writer: RangesWriter,
     /// Rows that are written, or on their way into a file.
     rows: AtomicU64,
+    /// How many ranges were taken over.
+    taken_over: AtomicUsize,
+    team: Team,
+}
+
+/// How one side is read.
+pub(super) struct SidePlan {
+    pub(super) read: Arc<dyn ConsistentRead>,
+    pub(super) side: Side,
+    pub(super) stage: Stage,
+    /// About how many rows it will have.
+    pub(super) estimate: u64,
+    pub(super) ranges: Vec<ScopeRange>,
+    /// What ranges may be taken over from; these are its ranges then.
+    pub(super) earlier: Option<EarlierSide>,
+    /// What a later export may hold against its own.
+    pub(super) horizon: Option<Horizon>,
+}
+
+/// What everyone who works on an export shares.
+#[derive(Clone)]
+pub(super) struct Team {
     pace: Option<Arc<Pace>>,
     /// One for each connection. A range gives its back when it is read, so that the next one is read while it is
     /// brought to the disk.
-    connections: Semaphore,
+    connections: Arc<Semaphore>,
     stop: Cancel,
 }
 
-impl Job {
-    pub(super) fn begin(
-        read: Arc<dyn ConsistentRead>,
-        side: Side,
-        ranges: Vec<ScopeRange>,
-        folder: PathBuf,
-        header: SnapshotHeader,
-        connections: usize,
-        limits: &Limits,
-    ) -> Result<Job> {
-        let writer = RangesWriter::create(folder, header)?;
-        let (pace, stop) = (limits.pace.clone(), Cancel::new());
-        let connections = Semaphore::new(connections);
-        Ok(Job { read, side, ranges, writer, rows: AtomicU64::new(0), pace, connections, stop })
+impl Team {
+    pub(super) fn new(connections: usize, limits: &Limits) -> Team {
+        let connections = Arc::new(Semaphore::new(connections));
+        Team { pace: limits.pace.clone(), connections, stop: Cancel::new() }
     }
 }
 
-/// Exports all ranges of a side, and makes a snapshot of them.
-pub(super) async fn run(job: Job, limits: &Limits, meter: &Meter<'_>, cancel: &Cancel) -> Result<()> {
-    let job = Arc::new(job);
-    let mut tasks = JoinSet::new();
-    let outcome = all_ranges(&job, &mut tasks, limits, meter, cancel).await;
-    // Whoever still works must be gone before the folder is anyone else's.
-    job.stop.cancel();
-    while tasks.join_next().await.is_some() {}
-    let written = outcome?;
-    let job = Arc::into_inner(job).ok_or(Error::WorkerLost)?;
-    let finishing = spawn_blocking(move || job.writer.finish(written).map(|_| ()));
-    finishing.await.map_err(|_| Error::WorkerLost)?
+impl Job {
+    pub(super) fn begin(plan: SidePlan, folder: PathBuf, header: SnapshotHeader, team: &Team) -> Result<Job> {
+        let writer = RangesWriter::create(folder, header)?;
+        let (rows, taken_over) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Ok(Job { plan, writer, rows, taken_over, team: team.clone() })
+    }
+
+    /// Makes a snapshot of the ranges; gives how many of them were taken over.
+    fn finish(&self, written: Vec<WrittenRange>) -> Result<usize> {
+        let SidePlan { ranges, horizon, .. } = &self.plan;
+        self.writer.finish(written, Origin { ranges: ranges.clone(), horizon: horizon.clone() })?;
+        Ok(self.taken_over.load(Ordering::Relaxed))
+    }
 }
 
-type Tasks = JoinSet<Result<(usize, WrittenRange)>>;
+/// Exports all ranges of these sides one after the other, and makes a snapshot of each. The connections do not wait for
+/// each other between two sides: at the end of one the next is begun. Gives how many ranges of each were taken over.
+pub(super) async fn run(
+    jobs: Vec<Job>,
+    team: &Team,
+    limits: &Limits,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Vec<usize>> {
+    let jobs: Vec<Arc<Job>> = jobs.into_iter().map(Arc::new).collect();
+    let mut tasks = JoinSet::new();
+    let outcome = all_ranges(&jobs, &mut tasks, team, limits, progress, cancel).await;
+    // Whoever still works must be gone before the folder is anyone else's.
+    team.stop.cancel();
+    while tasks.join_next().await.is_some() {}
+    outcome
+}
+
+/// The number of a side and of a range in it.
+type Place = (usize, usize);
+
+type Tasks = JoinSet<Result<(Place, WrittenRange)>>;
 
 async fn all_ranges(
-    job: &Arc<Job>,
+    jobs: &[Arc<Job>],
     tasks: &mut Tasks,
+    team: &Team,
     limits: &Limits,
-    meter: &Meter<'_>,
+    progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Vec<WrittenRange>> {
-    let mut waiting = 0..job.ranges.len();
-    let mut written: Vec<Option<WrittenRange>> = waiting.clone().map(|_| None).collect();
+) -> Result<Vec<usize>> {
+    let mut written: Vec<Vec<Option<WrittenRange>>> =
+        jobs.iter().map(|job| job.plan.ranges.iter().map(|_| None).collect()).collect();
+    let mut waiting = jobs
+        .iter()
+        .enumerate()
+        .flat_map(|(side, job)| (0..job.plan.ranges.len()).map(move |number| (side, number)))
+        .map(|place| export_range(jobs[place.0].clone(), place));
     // Twice as many as are read at a time: the others are being finished, or wait for a connection.
-    for number in waiting.by_ref().take(2 * job.connections.available_permits()) {
-        tasks.spawn(export_range(job.clone(), number));
+    for range in waiting.by_ref().take(2 * team.connections.available_permits()) {
+        tasks.spawn(range);
     }
     let too_old = tokio::time::sleep(limits.age_max.saturating_sub(limits.opened.elapsed()));
     tokio::pin!(too_old);
     let mut tick = tokio::time::interval(TICK);
-    loop {
-        let done = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Error::Stopped { what: "export" }),
-            () = &mut too_old => return Err(Error::SnapshotTooOld { age_max: limits.age_max }),
-            done = tasks.join_next() => done,
-            _ = tick.tick() => {
-                meter.at(job.rows.load(Ordering::Relaxed));
-                continue;
+    let mut taken_over = Vec::with_capacity(jobs.len());
+    for (side, job) in jobs.iter().enumerate() {
+        let meter = Meter::estimated(progress, job.plan.stage, job.plan.estimate);
+        while written[side].iter().any(Option::is_none) {
+            let done = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Error::Stopped { what: "export" }),
+                () = &mut too_old => return Err(Error::SnapshotTooOld { age_max: limits.age_max }),
+                done = tasks.join_next() => done,
+                _ = tick.tick() => {
+                    meter.at(job.rows.load(Ordering::Relaxed));
+                    continue;
+                }
+            };
+            let ((side, number), range) = done.ok_or(Error::WorkerLost)?.map_err(|_| Error::WorkerLost)??;
+            written[side][number] = Some(range);
+            if let Some(range) = waiting.next() {
+                tasks.spawn(range);
             }
-        };
-        let Some(done) = done else { break };
-        let (number, range) = done.map_err(|_| Error::WorkerLost)??;
-        written[number] = Some(range);
-        if let Some(number) = waiting.next() {
-            tasks.spawn(export_range(job.clone(), number));
         }
+        meter.at(job.rows.load(Ordering::Relaxed));
+        if cancel.is_cancelled() {
+            return Err(Error::Stopped { what: "export" });
+        }
+        let ranges = written[side].drain(..).collect::<Option<_>>().ok_or(Error::WorkerLost)?;
+        let finishing = spawn_blocking({
+            let job = job.clone();
+            move || job.finish(ranges)
+        });
+        taken_over.push(finishing.await.map_err(|_| Error::WorkerLost)??);
+        meter.finish();
     }
-    meter.at(job.rows.load(Ordering::Relaxed));
-    written.into_iter().collect::<Option<_>>().ok_or(Error::WorkerLost)
+    Ok(taken_over)
 }
 
 /// Exports one range, from its beginning after each loss of a connection, as long as the moment is held.
-async fn export_range(job: Arc<Job>, number: usize) -> Result<(usize, WrittenRange)> {
+async fn export_range(job: Arc<Job>, place: Place) -> Result<(Place, WrittenRange)> {
+    let (_, number) = place;
     let mut losses = 0;
     loop {
         let error = match attempt(&job, number).await {
             Err(Error::Core(error)) => error,
-            outcome => return Ok((number, outcome?)),
+            outcome => return Ok((place, outcome?)),
         };
         // Whatever it failed of: a range that was begun after the moment was gone is told that there is no such
         // snapshot, and has lost no connection.
-        if let Err(source) = job.read.hold().await {
+        if let Err(source) = job.plan.read.hold().await {
             return Err(Error::SnapshotLost { source: Box::new(source) });
         }
         losses += 1;
@@ -136,7 +189,18 @@ async fn export_range(job: Arc<Job>, number: usize) -> Result<(usize, WrittenRan
 }
 
 async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
-    let connection = job.connections.acquire().await.map_err(|_| Error::WorkerLost)?;
+    let connection = job.team.connections.acquire().await.map_err(|_| Error::WorkerLost)?;
+    if let Some(earlier) = &job.plan.earlier {
+        let is_unchanged = tokio::select! {
+            biased;
+            () = job.team.stop.cancelled() => return Err(Error::Stopped { what: "export" }),
+            is_unchanged = earlier.is_unchanged(job.plan.read.as_ref(), number) => is_unchanged?,
+        };
+        if is_unchanged {
+            drop(connection);
+            return take_over(job.clone(), number).await;
+        }
+    }
     let (rows, at_writer) = mpsc::channel(BATCHES_IN_FLIGHT);
     // Told apart from a reader that failed: only a whole range is finished.
     let (whole, is_whole) = oneshot::channel();
@@ -146,8 +210,8 @@ async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
     });
     let outcome = tokio::select! {
         biased;
-        () = job.stop.cancelled() => Err(Error::Stopped { what: "export" }),
-        read = job.read.read(job.side, &job.ranges[number], rows) => read.map_err(Error::from),
+        () = job.team.stop.cancelled() => Err(Error::Stopped { what: "export" }),
+        read = job.plan.read.read(job.plan.side, &job.plan.ranges[number], rows) => read.map_err(Error::from),
     };
     drop(connection);
     if outcome.is_ok() {
@@ -162,6 +226,18 @@ async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
     written.ok_or(Error::WorkerLost)
 }
 
+/// Takes the files of a range over from the earlier snapshot.
+async fn take_over(job: Arc<Job>, number: usize) -> Result<WrittenRange> {
+    let taking = spawn_blocking(move || {
+        let earlier = job.plan.earlier.as_ref().ok_or(Error::WorkerLost)?;
+        let range = earlier.take_over(number, job.writer.folder())?;
+        job.rows.fetch_add(range.rows(), Ordering::Relaxed);
+        job.taken_over.fetch_add(1, Ordering::Relaxed);
+        Ok(range)
+    });
+    taking.await.map_err(|_| Error::WorkerLost)?
+}
+
 /// Writes a range on a thread of its own; nothing comes of it unless the reader says that it was whole.
 fn write_range(
     job: &Job,
@@ -172,9 +248,9 @@ fn write_range(
     let mut writer = job.writer.range(number);
     let mut rows = 0;
     while let Some(batch) = batches.blocking_recv() {
-        if let Some(pace) = &job.pace {
+        if let Some(pace) = &job.team.pace {
             let bytes = batch.get_array_memory_size() as u64;
-            wait_until(pace.take(bytes, Instant::now()), &job.stop);
+            wait_until(pace.take(bytes, Instant::now()), &job.team.stop);
         }
         writer.write(&batch)?;
         rows += batch.num_rows() as u64;

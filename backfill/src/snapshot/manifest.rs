@@ -1,16 +1,22 @@
 //! `snapshot.json`: what a snapshot is of, when it was taken and which files it consists of.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use arrow::datatypes::Schema;
+use crossfade_migration_core::rows::{Horizon, ScopeRange};
 use serde::{Deserialize, Serialize};
 
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
 use crate::error::{Error, Result};
+use crate::row_hash::ROW_HASH_VERSION;
 
 /// The manifest's format. It changes when an older reader would misunderstand it.
 pub(super) const FORMAT_VERSION: u32 = 1;
+
+/// How this version signs what it writes.
+pub(super) const WRITER: &str = concat!("crossfade ", env!("CARGO_PKG_VERSION"));
 
 /// What a snapshot is of, when it was taken and which files it consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +56,26 @@ pub struct SnapshotManifest {
     pub duplicate_keys: u64,
     /// Its files, in key order.
     pub files: Vec<SnapshotFile>,
+    /// The ranges of scopes that it was read in, in key order. Snapshots of before there were any have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<SnapshotRange>,
+    /// What a later export is held against to find out which ranges have not changed; absent where nothing would prove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon: Option<Horizon>,
+}
+
+/// A range of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRange {
+    /// Where it begins and ends.
+    #[serde(flatten)]
+    pub bounds: ScopeRange,
+    /// How many of the snapshot's files are its own: the next ones.
+    pub files: usize,
+    /// How many rows it has.
+    pub rows: u64,
+    /// How many of its keys more than one row has.
+    pub duplicate_keys: u64,
 }
 
 /// A column of a snapshot.
@@ -134,6 +160,11 @@ impl SnapshotManifest {
         }
     }
 
+    /// Whether this version would write the same rows into the same bytes.
+    pub(crate) fn is_of_this_version(&self) -> bool {
+        self.writer == WRITER && self.row_hash_version == ROW_HASH_VERSION
+    }
+
     /// The snapshot's content as one number: the same for the same rows written by the same version.
     pub fn content_checksum(&self) -> String {
         let mut text = String::new();
@@ -144,7 +175,7 @@ impl SnapshotManifest {
     }
 
     /// The manifest's view of a stored schema, without its row hash.
-    pub(super) fn columns_of(stored: &Schema) -> Vec<SnapshotColumn> {
+    pub(crate) fn columns_of(stored: &Schema) -> Vec<SnapshotColumn> {
         stored
             .fields()
             .iter()
@@ -180,7 +211,28 @@ impl SnapshotManifest {
         if let Some(file) = self.files.iter().find(|file| !is_plain_name(&file.name)) {
             return Some(format!("{:?} is not a file in its folder", file.name));
         }
+        if !self.ranges.is_empty() && self.files_of_ranges().is_none() {
+            return Some("its ranges do not have the files or rows that it has".into());
+        }
         None
+    }
+
+    /// The files of each range, if the ranges have all files and these their rows. A snapshot without rows has a file that belongs
+    /// to no range.
+    pub(crate) fn files_of_ranges(&self) -> Option<Vec<Range<usize>>> {
+        let mut end = 0_usize;
+        let mut found = Vec::with_capacity(self.ranges.len());
+        for range in &self.ranges {
+            let next = end.checked_add(range.files)?;
+            // All files together have no more rows than fit: that was looked at before.
+            let rows: u64 = self.files.get(end..next)?.iter().map(|file| file.rows).sum();
+            if rows != range.rows {
+                return None;
+            }
+            found.push(end..next);
+            end = next;
+        }
+        (end == self.files.len() || self.rows == 0).then_some(found)
     }
 }
 
@@ -217,6 +269,8 @@ mod tests {
             rows: 0,
             duplicate_keys: 0,
             files: vec![],
+            ranges: vec![],
+            horizon: None,
         }
     }
 
@@ -230,6 +284,39 @@ mod tests {
     }
 
     #[test]
+    fn one_of_before_there_were_ranges_is_read() {
+        let mut document = serde_json::to_value(manifest()).unwrap();
+        let fields = document.as_object_mut().unwrap();
+        assert!(!fields.contains_key("ranges") && !fields.contains_key("horizon"));
+        fields.insert("a field of".into(), "a later version".into());
+        assert_eq!(
+            SnapshotManifest::decode(document.to_string().as_bytes(), Path::new("s")).unwrap(),
+            manifest()
+        );
+    }
+
+    #[test]
+    fn ranges_must_have_the_files_and_rows_that_there_are() {
+        let range = |files, rows| SnapshotRange { bounds: ScopeRange::WHOLE, files, rows, duplicate_keys: 0 };
+        let with = |ranges: &[(usize, u64)]| {
+            let mut manifest = manifest();
+            manifest.rows = 7;
+            manifest.files = vec![file("a", 2), file("b", 5)];
+            manifest.ranges = ranges.iter().map(|(files, rows)| range(*files, *rows)).collect();
+            decode(&manifest)
+        };
+        let right: [&[(usize, u64)]; 3] = [&[(2, 7)], &[(1, 2), (0, 0), (1, 5)], &[]];
+        for right in right {
+            assert!(with(right).is_ok(), "{right:?}");
+        }
+        let wrong: [&[(usize, u64)]; 5] =
+            [&[(1, 2)], &[(1, 5), (1, 2)], &[(3, 7)], &[(2, 6)], &[(usize::MAX, 7), (2, 7)]];
+        for wrong in wrong {
+            assert!(matches!(with(wrong), Err(Error::SnapshotInconsistent { .. })), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_later_version_is_named_before_anything_else_is_read() {
         let text = br#"{"format_version": 9, "everything": "else"}"#;
         let error = SnapshotManifest::decode(text, Path::new("snapshot.json")).unwrap_err();
@@ -237,9 +324,8 @@ mod tests {
         assert!(error.hint().unwrap().contains("newer"));
     }
 
-    #[test]
-    fn contradictions_are_refused() {
-        let file = |name: &str, rows| SnapshotFile {
+    fn file(name: &str, rows: u64) -> SnapshotFile {
+        SnapshotFile {
             name: name.into(),
             rows,
             bytes: 1,
@@ -247,7 +333,11 @@ mod tests {
             footer_bytes: 0,
             footer_checksum: String::new(),
             scan_checksums: vec![],
-        };
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
         type Spoil = fn(&mut SnapshotManifest);
         let cases: [(&str, Spoil); 4] = [
             ("no key", |manifest| manifest.key.clear()),

@@ -16,7 +16,7 @@ mod reader;
 mod row_groups;
 mod writer;
 
-pub use manifest::{SnapshotColumn, SnapshotFile, SnapshotManifest};
+pub use manifest::{SnapshotColumn, SnapshotFile, SnapshotManifest, SnapshotRange};
 pub use pair::{Requirements, SnapshotPair};
 pub use reader::Snapshot;
 pub use writer::{SnapshotHeader, SnapshotWriter};
@@ -30,7 +30,7 @@ pub(crate) use manifest::checksum_text;
 pub(crate) use positioned::Positioned;
 pub(crate) use range::WrittenRange;
 pub(crate) use row_groups::RowGroups;
-pub(crate) use writer::{FILE_PREFIX, RangesWriter, discard};
+pub(crate) use writer::{FILE_PREFIX, Origin, RangesWriter, discard};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

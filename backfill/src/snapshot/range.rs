@@ -48,6 +48,7 @@ pub(crate) struct WrittenRange {
     pub(super) files: Vec<SnapshotFile>,
     pub(super) rows: u64,
     pub(super) duplicate_keys: u64,
+    /// Its first key and its last, if it was written just now.
     first: Option<Keys>,
     last: Option<LastKey>,
 }
@@ -238,6 +239,16 @@ impl RangeWriter {
 }
 
 impl WrittenRange {
+    /// A range whose files are there already.
+    pub(crate) fn taken_over(files: Vec<SnapshotFile>, rows: u64, duplicate_keys: u64) -> Self {
+        Self { files, rows, duplicate_keys, first: None, last: None }
+    }
+
+    /// How many rows it has.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Puts the range that comes next behind this one.
     ///
     /// # Errors

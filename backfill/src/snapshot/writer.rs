@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use crossfade_migration_core::rows::{Horizon, ScopeRange};
 
 use super::layout::Layout;
-use super::manifest::{FORMAT_VERSION, SnapshotManifest};
+use super::manifest::{FORMAT_VERSION, SnapshotManifest, SnapshotRange, WRITER};
 use super::range::{RangeWriter, Stored, WrittenRange};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
 use crate::durable::{claim, disclaim, release, write_json};
@@ -99,7 +100,7 @@ impl SnapshotWriter {
     /// [`Error::Io`], [`Error::DiskFull`] or [`Error::ParquetWrite`].
     pub fn finish(self) -> Result<SnapshotManifest> {
         let rows = self.rows.finish()?;
-        self.ranges.finish(vec![rows])
+        self.ranges.finish(vec![rows], Origin::default())
     }
 }
 
@@ -137,6 +138,11 @@ impl RangesWriter {
         Ok(Self { stored: Arc::new(stored), header })
     }
 
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.stored.folder
+    }
+
     /// A writer for the range of this number. A second one for the same number overwrites what the first has written.
     pub(crate) fn range(&self, number: usize) -> RangeWriter {
         RangeWriter::new(self.stored.clone(), format!("{FILE_PREFIX}{number:05}-"))
@@ -147,9 +153,16 @@ impl RangesWriter {
     /// # Errors
     ///
     /// [`Error::KeyOrder`] if the ranges overlap; [`Error::Io`], [`Error::DiskFull`] or [`Error::ParquetWrite`].
-    pub(crate) fn finish(self, ranges: Vec<WrittenRange>) -> Result<SnapshotManifest> {
+    pub(crate) fn finish(&self, ranges: Vec<WrittenRange>, origin: Origin) -> Result<SnapshotManifest> {
         let mut whole = WrittenRange::default();
-        for range in ranges {
+        let mut recorded = Vec::with_capacity(origin.ranges.len());
+        for (number, range) in ranges.into_iter().enumerate() {
+            recorded.extend(origin.ranges.get(number).map(|bounds| SnapshotRange {
+                bounds: bounds.clone(),
+                files: range.files.len(),
+                rows: range.rows,
+                duplicate_keys: range.duplicate_keys,
+            }));
             whole.append(range, &self.stored.folder)?;
         }
         if whole.files.is_empty() {
@@ -161,7 +174,7 @@ impl RangesWriter {
         let manifest = SnapshotManifest {
             format_version: FORMAT_VERSION,
             row_hash_version: ROW_HASH_VERSION,
-            writer: concat!("crossfade ", env!("CARGO_PKG_VERSION")).to_owned(),
+            writer: WRITER.to_owned(),
             migration: self.header.migration.clone(),
             manifest_hash: self.header.manifest_hash.clone(),
             side: self.header.side,
@@ -176,12 +189,22 @@ impl RangesWriter {
             rows: whole.rows,
             duplicate_keys: whole.duplicate_keys,
             files: whole.files,
+            ranges: recorded,
+            horizon: origin.horizon,
         };
         let folder = &self.stored.folder;
         write_json(&folder.join(MANIFEST_FILE), &manifest)?;
         release(folder, FILE_PREFIX)?;
         Ok(manifest)
     }
+}
+
+/// How a snapshot's rows were read, where a later export may want to know.
+#[derive(Default)]
+pub(crate) struct Origin {
+    /// The bounds of its ranges.
+    pub(crate) ranges: Vec<ScopeRange>,
+    pub(crate) horizon: Option<Horizon>,
 }
 
 /// Makes a finished snapshot an unfinished one, which the next writer replaces.

@@ -130,7 +130,7 @@ pub(crate) async fn compare(
         };
         return Err(Error::WrongPhase { migration: migration.name().to_owned(), phase, why, hint });
     }
-    let Exported { pair, standing } = export(migration, round.folder(), progress, cancel).await?;
+    let Exported { pair, standing, .. } = export(migration, round.folder(), progress, cancel).await?;
     let began_at = pair.old().manifest().started_at.clone();
     let summary = scan_pair(pair, round.findings(), options, progress, cancel).await?;
     Ok(Compared { summary, standing, began, began_at })

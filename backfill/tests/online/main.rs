@@ -8,6 +8,7 @@ mod copy;
 mod crash;
 mod export;
 mod leases;
+mod since;
 mod world;
 
 /// Runs the named functions of the named modules on every engine.

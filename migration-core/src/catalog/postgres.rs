@@ -104,7 +104,8 @@ pub(crate) async fn rows_estimate(
     Ok(count.unsigned_abs())
 }
 
-async fn columns(connection: &mut PgConnection, table: Oid) -> sqlx::Result<Vec<ColumnSchema>> {
+/// A table's columns, in their order.
+pub(crate) async fn columns(connection: &mut PgConnection, table: Oid) -> sqlx::Result<Vec<ColumnSchema>> {
     // A cast to a domain over varchar(n) would cut values short, so that a domain stands here as the
     // type below it. With -1 for its modifier a type is spelled such that it means itself without
     // a length: \"bit\" and bpchar rather than bit and character, which mean a length of one.

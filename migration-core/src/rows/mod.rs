@@ -1,5 +1,6 @@
 //! Rows on their way out of a store, as Arrow record batches in the plan's order.
 
+mod changes;
 pub(crate) mod postgres;
 mod ranges;
 pub(crate) mod sqlite;
@@ -8,11 +9,14 @@ use std::num::NonZeroUsize;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::Result;
 use crate::mirror::Subject;
 use crate::phase::{Side, Standing};
+
+pub use changes::{Changes, Horizon};
 
 /// How many rows a record batch holds: large enough that the cost per batch vanishes, small enough
 /// that a few in flight stay within a few megabytes.
@@ -39,7 +43,7 @@ pub struct WritePosition {
 }
 
 /// The rows of one side whose scope is not smaller than `from` and smaller than `to`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ScopeRange {
     /// The scope's columns in the engine's own text form; the first rows where there is none.
     pub from: Option<Vec<String>>,
@@ -88,6 +92,11 @@ pub trait ConsistentRead: Send + Sync {
     /// When the database fails, or a value does not fit its column. A receiver that was dropped ends
     /// the read without an error.
     async fn read(&self, side: Side, range: &ScopeRange, rows: mpsc::Sender<RecordBatch>) -> Result<u64>;
+
+    /// What tells how the rows differ from those of an earlier moment, where the engine knows.
+    fn changes(&self) -> Option<&dyn Changes> {
+        None
+    }
 }
 
 /// A store that both sides can be read from at one moment.

@@ -14,8 +14,9 @@ use tokio::sync::{Mutex, mpsc};
 
 use arrow::array::RecordBatch;
 
+use super::changes::postgres as changes;
 use super::ranges::postgres::{bounds, within};
-use super::{ConsistentRead, Moment, Rows, ScopeRange, WritePosition};
+use super::{Changes, ConsistentRead, Horizon, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::postgres::rows_estimate;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::connect::Connected;
@@ -27,6 +28,7 @@ use crate::mirror::Subject;
 use crate::mirror::postgres::{bind_keys, bound_keys};
 use crate::phase::Side;
 use crate::plan::Plan;
+use crate::projection::postgres::own_keys;
 use crate::quote::postgres::{list, literal, quote, table};
 use batch::{Batch, Form};
 use copy::CopyStream;
@@ -198,6 +200,39 @@ impl ConsistentRead for Snapshot {
         connection.close().await.map_err(reading())?;
         Ok(count)
     }
+
+    fn changes(&self) -> Option<&dyn Changes> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Changes for Snapshot {
+    async fn horizon(&self, side: Side) -> Result<std::result::Result<Horizon, String>> {
+        let what = described(&self.plan, side);
+        let reading = || Error::database(format!("looking up what {what} rests on"));
+        let mut connection = self.reader(&what).await?;
+        let horizon = match changes::horizon(&mut connection, &self.plan, side).await {
+            Ok(horizon) => horizon,
+            // Not every role may ask all of this, and an export goes without an answer.
+            Err(source) => match reading()(source) {
+                lost if lost.is_connection_lost() => return Err(lost),
+                error => Err(error.to_string()),
+            },
+        };
+        connection.close().await.map_err(reading())?;
+        Ok(horizon)
+    }
+
+    async fn is_unchanged(&self, side: Side, range: &ScopeRange, since: &Horizon, rows: u64) -> Result<bool> {
+        let what = described(&self.plan, side);
+        let reading = || Error::database(format!("looking for changes in {what}"));
+        let mut connection = self.reader(&what).await?;
+        let unchanged = changes::is_unchanged(&mut connection, &self.plan, side, range, since, rows);
+        let unchanged = unchanged.await.map_err(reading())?;
+        connection.close().await.map_err(reading())?;
+        Ok(unchanged)
+    }
 }
 
 /// What the projection gives for these keys, in the plan's order and schema, as this transaction sees it.
@@ -324,13 +359,18 @@ fn ordered_rows(plan: &Plan, side: Side, range: &ScopeRange) -> String {
 /// Where all rows of one side come from, under the alias `p`.
 fn source(plan: &Plan, side: Side) -> String {
     match side {
-        Side::Old => {
-            let keys: Vec<String> = plan.key().iter().map(|column| column.name.clone()).collect();
-            let every_key = format!("select {} from {}", list("", &keys), table(plan.old()));
-            format!("({}) as p", plan.projection().render(&every_key))
-        }
+        Side::Old => format!("({}) as p", every_key(plan)),
         Side::New => format!("{} as p", table(plan.new_table())),
     }
+}
+
+/// The projection of all keys.
+fn every_key(plan: &Plan) -> String {
+    if let Some(own) = own_keys(plan) {
+        return plan.projection().render_each(|number| own[number].clone());
+    }
+    let keys: Vec<String> = plan.key().iter().map(|column| column.name.clone()).collect();
+    plan.projection().render(&format!("select {} from {}", list("", &keys), table(plan.old())))
 }
 
 fn described(plan: &Plan, side: Side) -> String {

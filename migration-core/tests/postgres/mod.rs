@@ -3,6 +3,7 @@
 mod catalog;
 mod check;
 mod control;
+mod projection;
 mod rows;
 
 use crossfade_migration_core::catalog::Catalog;

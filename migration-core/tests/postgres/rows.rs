@@ -364,7 +364,7 @@ async fn ranges_hold_every_row_once_whatever_the_key() {
             let whole = one(snapshot.as_ref(), side, &subject).await;
             assert_eq!(rows, whole, "{old_type}, {side}");
             assert_eq!(rows.num_rows(), 9000);
-            // An index serves every range, though the old side's self-join makes small ones dearer.
+            // An index serves every range, though the old column's narrower type makes small ones dearer.
             assert!(old_type != "integer" || ranges >= if side == Side::New { 7 } else { 2 }, "{ranges}");
         }
     }

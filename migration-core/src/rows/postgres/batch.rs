@@ -42,6 +42,7 @@ pub(super) enum Form {
 pub(super) struct Batch {
     schema: SchemaRef,
     what: String,
+    form: Form,
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
@@ -51,6 +52,7 @@ struct Column {
     name: String,
     sql_type: String,
     is_key: bool,
+    kind: ColumnKind,
     values: Values,
 }
 
@@ -77,10 +79,11 @@ impl Batch {
             name: column.name.clone(),
             sql_type: column.sql_type.clone(),
             is_key: plan.order().contains(&column.name),
-            values: Values::new(column.kind, form),
+            kind: column.kind,
+            values: Values::with_room(column.kind, form, 0, 0),
         };
         let columns = plan.columns().iter().map(column).collect();
-        Batch { schema: plan.schema(), what, columns, rows: 0, bytes: 0 }
+        Batch { schema: plan.schema(), what, form, columns, rows: 0, bytes: 0 }
     }
 
     /// Adds a value of the present row; NULL is `None`.
@@ -128,14 +131,18 @@ impl Batch {
         self.bytes <= i32::MAX as usize
     }
 
-    /// Takes the rows out, and leaves it empty.
+    /// Takes the rows out, and leaves it empty, with room for as many of the same kind: growing step by step costs more than
+    /// filling does.
     pub(super) fn take(&mut self) -> Result<RecordBatch> {
-        (self.rows, self.bytes) = (0, 0);
+        // Rows that travel already come in one batch, after which there is no next.
+        let rows = std::mem::take(&mut self.rows) * usize::from(self.form == Form::Raw);
+        self.bytes = 0;
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for (column, field) in self.columns.iter_mut().zip(self.schema.fields()) {
-            arrays.push(
-                column.values.take(field.data_type()).map_err(|fault| column.refusal(&self.what, fault))?,
-            );
+            let bytes = if rows == 0 { 0 } else { column.values.bytes() };
+            let next = Values::with_room(column.kind, self.form, rows, bytes + bytes / 8);
+            let mut full = std::mem::replace(&mut column.values, next);
+            arrays.push(full.take(field.data_type()).map_err(|fault| column.refusal(&self.what, fault))?);
         }
         RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(|source| Error::Arrow {
             doing: format!("putting rows of {} into Arrow", self.what),
@@ -175,22 +182,42 @@ enum Fault {
 }
 
 impl Values {
+    /// Room for no value yet.
+    #[cfg(test)]
     fn new(kind: ColumnKind, form: Form) -> Values {
+        Values::with_room(kind, form, 0, 0)
+    }
+
+    /// Room for so many values, of so many bytes together where their type has no width.
+    fn with_room(kind: ColumnKind, form: Form, rows: usize, bytes: usize) -> Values {
         match kind {
-            ColumnKind::Numeric if form == Form::Raw => Values::Numeric(StringBuilder::new()),
-            ColumnKind::Json if form == Form::Raw => Values::Json(BinaryBuilder::new()),
-            ColumnKind::Bool => Values::Bool(BooleanBuilder::new()),
-            ColumnKind::Int => Values::Int(Int64Builder::new()),
-            ColumnKind::Float => Values::Float(Float64Builder::new()),
-            ColumnKind::Bytes => Values::Bytes(BinaryBuilder::new()),
-            ColumnKind::Uuid => Values::Uuid(FixedSizeBinaryBuilder::new(16)),
-            ColumnKind::Date => Values::Date(Date32Builder::new()),
+            ColumnKind::Numeric if form == Form::Raw => {
+                Values::Numeric(StringBuilder::with_capacity(rows, bytes))
+            }
+            ColumnKind::Json if form == Form::Raw => Values::Json(BinaryBuilder::with_capacity(rows, bytes)),
+            ColumnKind::Bool => Values::Bool(BooleanBuilder::with_capacity(rows)),
+            ColumnKind::Int => Values::Int(Int64Builder::with_capacity(rows)),
+            ColumnKind::Float => Values::Float(Float64Builder::with_capacity(rows)),
+            ColumnKind::Bytes => Values::Bytes(BinaryBuilder::with_capacity(rows, bytes)),
+            ColumnKind::Uuid => Values::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
+            ColumnKind::Date => Values::Date(Date32Builder::with_capacity(rows)),
             ColumnKind::Timestamp | ColumnKind::TimestampTz => {
-                Values::Timestamp(TimestampMicrosecondBuilder::new())
+                Values::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows))
             }
             ColumnKind::Text | ColumnKind::Json | ColumnKind::Numeric | ColumnKind::Other => {
-                Values::Text(BinaryBuilder::new())
+                Values::Text(BinaryBuilder::with_capacity(rows, bytes))
             }
+        }
+    }
+
+    /// How many bytes its values have together, where their type has no width.
+    fn bytes(&self) -> usize {
+        match self {
+            Values::Text(builder) | Values::Json(builder) | Values::Bytes(builder) => {
+                builder.values_slice().len()
+            }
+            Values::Numeric(builder) => builder.values_slice().len(),
+            _ => 0,
         }
     }
 
