@@ -48,12 +48,14 @@ pub(super) fn run(
     if bytes > bytes_max || rows > u64::from(u32::MAX) {
         return Ok(false);
     }
-    let (Some(mut bits), Some(mut slots)) = (Memory::new(5 * bounds.words()), Memory::new(2 * rows)) else {
+    let (Some(mut bit_memory), Some(mut slot_memory)) =
+        (Memory::new(5 * bounds.words()), Memory::new(2 * rows))
+    else {
         return Ok(false);
     };
-    let bits: Vec<Bits<'_>> = Bits::cut(&mut bits, bounds).collect();
+    let bits: Vec<Bits<'_>> = Bits::cut(&mut bit_memory, bounds).collect();
     let sides = [0, 2].map(|first| Present { once: bits[first], twice: bits[first + 1] });
-    let (differing, slots) = (bits[4], slots.pairs());
+    let (differing, slots) = (bits[4], slot_memory.pairs());
     let mut ranked = Ranked { scan, bounds, base, sides, differing, ranks: Vec::new(), slots, rows: None };
     ranked.compare()?;
     let Some(open) = ranked.open() else {
@@ -68,6 +70,7 @@ pub(super) fn run(
         count(kinds, summary);
         sorter.add(rows)
     })?;
+    drop((bit_memory, slot_memory));
     scan.second_pass(&open, summary, &mut sorter)?;
     sorter.finish(&mut |rows| writer.write(&rows))?;
     Ok(true)
