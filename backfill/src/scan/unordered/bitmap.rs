@@ -24,7 +24,7 @@ pub(super) fn run(
     if words.saturating_mul(8) > scan.options.unordered_bytes_max {
         return Ok(false);
     }
-    let Some(mut memory) = Memory::new(words) else { return Ok(false) };
+    let mut memory = Memory::new(words);
     let bits: Vec<Bits<'_>> = Bits::cut(&mut memory, bounds).collect();
     let sides = [0, 2].map(|first| Present { once: bits[first], twice: bits[first + 1] });
     let next = AtomicUsize::new(0);

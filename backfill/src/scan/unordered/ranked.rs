@@ -48,11 +48,7 @@ pub(super) fn run(
     if bytes > bytes_max || rows > u64::from(u32::MAX) {
         return Ok(false);
     }
-    let (Some(mut bit_memory), Some(mut slot_memory)) =
-        (Memory::new(5 * bounds.words()), Memory::new(2 * rows))
-    else {
-        return Ok(false);
-    };
+    let (mut bit_memory, mut slot_memory) = (Memory::new(5 * bounds.words()), Memory::new(2 * rows));
     let bits: Vec<Bits<'_>> = Bits::cut(&mut bit_memory, bounds).collect();
     let sides = [0, 2].map(|first| Present { once: bits[first], twice: bits[first + 1] });
     let (differing, slots) = (bits[4], slot_memory.pairs());
