@@ -17,7 +17,11 @@ import time
 COLUMNS = ["customer_id", "plan", "status", "quantity", "amount", "created_at", "updated_at", "metadata"]
 THREADS = 2
 # A peer that takes longer than this in one round is given up on, and said so.
-SECONDS_MAX = 150
+SECONDS_MAX = 60
+
+# What any comparison of all columns has to do, and how many times as long the scan may take.
+PAGES = "decompressing the same pages"
+PAGES_BAR = 1.3
 
 COUNTS = """select count(*) filter (where n.id is null), count(*) filter (where o.id is not null and n.id is not null),
        count(*) filter (where o.id is null)"""
@@ -58,10 +62,12 @@ DATAFUSION_KEYS = {"anti join": "select count(*), -1, -1 from {old} o left anti 
 
 
 class Case:
-    def __init__(self, title, bar, files, keys_only=False, ours=None, shown=None, also=None):
+    def __init__(self, title, bar, files, keys_only=False, ours=None, shown=None, also=None, against=None):
         self.title, self.bar, self.files, self.keys_only = title, bar, files, keys_only
         # How the scan is run, and further queries that are only shown.
         self.ours, self.shown, self.also = ours, shown or {}, also
+        # What the bar is a share of, where that is not DuckDB's best.
+        self.against = against
 
 
 CASES = {
@@ -69,7 +75,14 @@ CASES = {
     "full-ordered": Case(
         "Full difference over all columns, both ordered, foreign files without hash", 0.48, ("plain/old", "plain/new"), also="pages"
     ),
-    "snapshots": Case("Full difference of our own snapshots", 0.10, ("pair/old", "pair/new"), ours="scan", shown=DUCKDB_HASH),
+    "snapshots": Case(
+        "Full difference of our own snapshots",
+        0.10,
+        ("pair/old", "pair/new"),
+        ours="scan",
+        shown=DUCKDB_HASH,
+        against="DuckDB, full join, all columns",
+    ),
     "keys-unordered": Case("Missing keys, one side unordered, dense keys", 0.30, ("plain/old", "shuffled/new"), keys_only=True),
     "keys-sparse": Case("Missing keys, one side unordered, by hash", 0.65, ("sparse/old", "sparse/new"), keys_only=True),
     "full-unordered": Case("Full difference, one side unordered", 0.58, ("plain/old", "shuffled/new")),
@@ -150,7 +163,7 @@ def contenders(arguments, case):
     else:
         yield "crossfade", [arguments.program, "dumps", old, new, findings] + ["--keys-only"] * case.keys_only
     if case.also == "pages":
-        yield "decompressing the same pages", [arguments.program, "pages", old, new]
+        yield PAGES, [arguments.program, "pages", old, new]
     peers = arguments.peers.split(",")
 
     def worker(tool, query):
@@ -278,13 +291,18 @@ def report(arguments, case, results, failed):
     best = {name: min(figures["seconds"] for figures in rounds) for name, rounds in results.items() if rounds}
     peers = [name for name in best if name.startswith("DuckDB, ") and name.removeprefix("DuckDB, ") not in case.shown]
     reference = min(peers, key=best.get) if peers else "crossfade"
+    of = "DuckDB's best"
+    if case.against in best:
+        reference, of = case.against, "DuckDB's on all columns"
     ratio = best["crossfade"] / best[reference]
     verdict = "met" if ratio <= case.bar else "missed"
     print(f"\n### {case.title}\n")
     print(f"{arguments.rows:,} rows a side, {THREADS} threads, best of {arguments.rounds} rounds. ", end="")
     print(f"{scan['missing']:,} missing, {scan['mismatched']:,} mismatched, {scan['orphaned']:,} orphaned. ", end="")
-    print(f"**{ratio:.3f}** of DuckDB's best; the bar is {case.bar}: {verdict}.\n")
-    print("| | best, s | median, s | processor, s | peak memory, MiB | of DuckDB's best |")
+    print(f"**{ratio:.3f}** of {of}; the bar is {case.bar}: {verdict}.\n")
+    if PAGES in best:
+        print(f"{best['crossfade'] / best[PAGES]:.2f} times as long as {PAGES} takes; the bar is {PAGES_BAR}.\n")
+    print(f"| | best, s | median, s | processor, s | peak memory, MiB | of {of} |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, rounds in results.items():
         if name in failed:

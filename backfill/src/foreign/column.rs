@@ -3,10 +3,13 @@
 //! Comparing needs no Arrow arrays. Plain values of fixed width are compared as the bytes that they are, text with its
 //! length prefixes in place, and codes of two dictionaries through a map from one to the other.
 
+use bytes::Bytes;
+
 use super::decompress::{Codec, Decompressor};
 use super::dictionary::{Dictionary, Translation};
 use super::page_header::PageHeader;
 use super::pages::Build;
+use crate::snapshot::Pooled;
 
 /// The code of NULL.
 pub(super) const NULL_CODE: u32 = u32::MAX;
@@ -46,6 +49,15 @@ impl Default for Values {
     fn default() -> Self {
         Self::Fixed { width: 0, bytes: Vec::new(), start: 0 }
     }
+}
+
+/// What hashes values. Where values are of fixed width, four and eight bytes are a number, and others are bytes.
+pub(crate) trait ValueHasher {
+    /// The hash of a number.
+    fn word(&self, word: u64) -> u64;
+
+    /// The hash of text, or of bytes.
+    fn bytes(&self, bytes: &[u8]) -> u64;
 }
 
 /// How a column's pages are to be read.
@@ -91,11 +103,17 @@ impl RawColumn {
         Ok(())
     }
 
-    /// The values as numbers of eight bytes, where they lie so and no row is without one.
-    pub(crate) fn fixed_bytes(&self) -> Option<(usize, &[u8])> {
-        match &self.values {
+    /// A column to be read over this memory.
+    pub(crate) fn over(bytes: Vec<u8>) -> Self {
+        Self { rows: 0, values: Values::Fixed { width: 0, bytes, start: 0 }, present: None }
+    }
+
+    /// How wide values are and the values one behind the other, where they lie so and no row is without one.
+    pub(crate) fn into_fixed(self) -> Option<(usize, Bytes)> {
+        match self.values {
             Values::Fixed { width, bytes, start } if self.present.is_none() => {
-                Some((*width, bytes.get(*start..*start + self.rows * width)?))
+                let end = start + self.rows * width;
+                (end <= bytes.len()).then(|| (width, Pooled::share(bytes).slice(start..end)))
             }
             _ => None,
         }
@@ -218,32 +236,54 @@ impl RawColumn {
         }
     }
 
-    /// The hash of each value, over what `into` held before; of NULL it is 0.
-    pub(crate) fn hash_into(&self, into: &mut Vec<u64>, hash: impl Fn(&[u8]) -> u64) {
-        into.clear();
-        match &self.values {
-            Values::Fixed { width, bytes, start } if *width > 0 => {
-                into.extend(bytes[*start..start + self.rows * width].chunks_exact(*width).map(hash));
+    /// The hash of each value of the dictionary, over what `known` held before; nothing without one.
+    pub(crate) fn hash_dictionary(&self, hasher: &impl ValueHasher, known: &mut Vec<u64>) {
+        known.clear();
+        let Values::Codes { dictionary, .. } = &self.values else { return };
+        known.extend((0..dictionary.len() as u32).map(|code| {
+            let value = dictionary.value(code).unwrap_or_default();
+            match dictionary.shape {
+                Some(Shape::Fixed(_)) => hash_fixed(value, hasher),
+                _ => hasher.bytes(dictionary.without_length(value)),
             }
-            Values::Fixed { .. } => into.resize(self.rows, 0),
-            // Each value of a dictionary is hashed once.
-            Values::Codes { codes, dictionary } => {
-                let known: Vec<u64> = (0..dictionary.len() as u32)
-                    .filter_map(|code| dictionary.value(code))
-                    .map(|value| hash(dictionary.without_length(value)))
-                    .collect();
-                into.extend(codes.iter().map(|code| known.get(*code as usize).copied().unwrap_or(0)));
+        }));
+    }
+
+    /// The hash of each value from row `start` on, as many as `into` has room for; of NULL it is 0. `known` are the hashes
+    /// of the [dictionary](Self::hash_dictionary).
+    pub(crate) fn hash_rows(&self, start: usize, known: &[u64], hasher: &impl ValueHasher, into: &mut [u64]) {
+        let end = start + into.len();
+        match &self.values {
+            Values::Fixed { width, bytes, start: first } => {
+                let bytes = &bytes[first + start * width..first + end * width];
+                match width {
+                    8 => into.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(hash, value)| {
+                        *hash = hasher.word(u64::from_le_bytes(*value));
+                    }),
+                    4 => into.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(hash, value)| {
+                        *hash = hasher.word(u64::from(u32::from_le_bytes(*value)));
+                    }),
+                    0 => into.fill(0),
+                    width => into
+                        .iter_mut()
+                        .zip(bytes.chunks_exact(*width))
+                        .for_each(|(hash, value)| *hash = hasher.bytes(value)),
+                }
+            }
+            Values::Codes { codes, .. } => {
+                into.iter_mut().zip(&codes[start..end]).for_each(|(hash, code)| {
+                    *hash = known.get(*code as usize).copied().unwrap_or(0);
+                });
             }
             Values::Prefixed { bytes, offsets } => {
-                into.extend(
-                    offsets
-                        .windows(2)
-                        .map(|ends| bytes[ends[0] as usize..ends[1] as usize].get(4..).map_or(0, &hash)),
-                );
+                into.iter_mut().zip(offsets[start..=end].windows(2)).for_each(|(hash, ends)| {
+                    let value = bytes[ends[0] as usize..ends[1] as usize].get(4..);
+                    *hash = value.map_or(0, |value| hasher.bytes(value));
+                });
             }
         }
         if let Some(present) = &self.present {
-            for (hash, _) in into.iter_mut().zip(present).filter(|(_, present)| **present == 0) {
+            for (hash, _) in into.iter_mut().zip(&present[start..end]).filter(|(_, present)| **present == 0) {
                 *hash = 0;
             }
         }
@@ -251,6 +291,16 @@ impl RawColumn {
 
     fn is_present(&self, row: usize) -> bool {
         self.present.as_ref().is_none_or(|present| present[row] == 1)
+    }
+}
+
+fn hash_fixed(value: &[u8], hasher: &impl ValueHasher) -> u64 {
+    if let Ok(value) = value.try_into() {
+        hasher.word(u64::from_le_bytes(value))
+    } else if let Ok(value) = value.try_into() {
+        hasher.word(u64::from(u32::from_le_bytes(value)))
+    } else {
+        hasher.bytes(value)
     }
 }
 

@@ -50,15 +50,30 @@ fn unpack(packed: &[u8], width: u32, values: usize, into: &mut Vec<u32>) {
         return;
     }
     let mask = if width == 32 { u32::MAX } else { (1 << width) - 1 };
-    // Where eight bytes can be read at once a number is in them whole, whatever bit it begins at.
     let width = width as usize;
-    let whole = packed.len().saturating_sub(8) * 8 / width;
-    let whole = whole.min(values);
-    into.extend((0..whole).map(|index| {
+    let first = into.len();
+    let mut whole = 0;
+    // Eight numbers begin where a byte does. Narrow ones, as most dictionaries have, are in eight bytes all together.
+    if width <= 8 && packed.len() >= 8 {
+        let eights = ((packed.len() - 8) / width + 1).min(values / 8);
+        into.resize(first + eights * 8, 0);
+        for (eight, numbers) in into[first..].as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let window: [u8; 8] = packed[eight * width..eight * width + 8].try_into().unwrap_or_default();
+            let window = u64::from_le_bytes(window);
+            for (index, number) in numbers.iter_mut().enumerate() {
+                *number = (window >> (index * width)) as u32 & mask;
+            }
+        }
+        whole = eights * 8;
+    }
+    // Where eight bytes can be read at once a number is in them whole, whatever bit it begins at.
+    let end = (packed.len().saturating_sub(8) * 8 / width).min(values).max(whole);
+    into.extend((whole..end).map(|index| {
         let bit = index * width;
         let window: [u8; 8] = packed[bit / 8..bit / 8 + 8].try_into().unwrap_or_default();
         (u64::from_le_bytes(window) >> (bit % 8)) as u32 & mask
     }));
+    let whole = end;
     into.extend((whole..values).map(|index| {
         let bit = index * width;
         let mut window = [0; 8];

@@ -15,8 +15,8 @@ mod page_header;
 mod pages;
 mod table;
 
-pub(crate) use column::{RawColumn, Reading, Shape};
+pub(crate) use column::{RawColumn, Reading, Shape, ValueHasher};
 pub(crate) use decompress::Decompressor;
 pub(crate) use dictionary::Translation;
 pub(crate) use file::ForeignFile;
-pub(crate) use table::{ForeignTable, Ordering, parquet_files};
+pub(crate) use table::{ForeignTable, Group, Ordering, parquet_files};

@@ -1,6 +1,6 @@
 //! Reads the pages of a column chunk into a column, over the memory of the one before.
 
-use super::column::{NULL_CODE, RawColumn, Reading, Shape, Values};
+use super::column::{NULL_CODE, RawColumn, Reading, STRIDE_ROWS, Shape, Values};
 use super::decompress::{Codec, Decompressor};
 use super::dictionary::Dictionary;
 use super::hybrid;
@@ -338,18 +338,53 @@ fn measure(bytes: &[u8], at: usize, shape: Shape, count: usize, offsets: &mut Ve
             offsets.extend((1..=count).map(|value| (at + value * width) as u32));
         }
         Shape::Prefixed => {
-            offsets.reserve(count.min(bytes.len() / 4));
-            for _ in 0..count {
-                let prefix: [u8; 4] = bytes.get(at..)?.first_chunk().copied()?;
-                at = at.checked_add(4)?.checked_add(u32::from_le_bytes(prefix) as usize)?;
-                if at > bytes.len() {
-                    return None;
-                }
-                offsets.push(at as u32);
+            // Each takes four bytes at least: no room is made for more than there can be.
+            if count > bytes.len().saturating_sub(at) / 4 {
+                return None;
+            }
+            let first = offsets.len();
+            offsets.resize(first + count, 0);
+            let (strides, rest) = offsets[first..].as_chunks_mut::<STRIDE_ROWS>();
+            for stride in strides {
+                at = measure_stride(bytes, at, stride)?;
+            }
+            for offset in rest {
+                at = value_end(bytes, at)?;
+                *offset = at as u32;
             }
         }
     }
     Some(())
+}
+
+/// Finds out where values end that follow one another from `at` on, and says where the last does.
+///
+/// Many columns' values are all as long as one another (identifiers, dates, codes), and then none has to wait for the length of
+/// the one before.
+fn measure_stride(bytes: &[u8], at: usize, offsets: &mut [u32; STRIDE_ROWS]) -> Option<usize> {
+    let end = value_end(bytes, at)?;
+    let step = end - at;
+    let all = step.checked_mul(STRIDE_ROWS).and_then(|length| bytes.get(at..at.checked_add(length)?));
+    if let Some(values) = all {
+        let prefix = &values[..4];
+        if values.chunks_exact(step).fold(true, |equal, value| equal & (&value[..4] == prefix)) {
+            offsets.iter_mut().zip(1..).for_each(|(offset, value)| *offset = (at + value * step) as u32);
+            return Some(at + values.len());
+        }
+    }
+    let mut at = at;
+    for offset in offsets {
+        at = value_end(bytes, at)?;
+        *offset = at as u32;
+    }
+    Some(at)
+}
+
+/// Where the value that begins at `at` with its length ends.
+fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let prefix = bytes.get(at..)?.first_chunk::<4>()?;
+    let end = at.checked_add(4)?.checked_add(u32::from_le_bytes(*prefix) as usize)?;
+    (end <= bytes.len()).then_some(end)
 }
 
 /// Offsets have 32 bits, and Parquet's own lengths 31: no column chunk's pages are longer than this.

@@ -1,16 +1,19 @@
 //! Columns of aligned rows, compared.
 
 use arrow::datatypes::DataType;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::dumps::DumpPair;
 use super::merge::Segment;
+use super::value_hash::{Numbers, ValueHash};
 use crate::error::{Error, Result};
 use crate::foreign::{Decompressor, ForeignTable, RawColumn, Reading, Shape, Translation};
 use crate::row_hash::column_hashes;
 
-/// Odd, so that each column has a seed of its own.
-const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Rows whose hashes are made at a time: few enough that hashes and sums stay in the processor's nearest cache.
+const BLOCK_ROWS: usize = 512;
+
+/// Columns of a row group that are held together, in bytes of their values: enough for all of a usual table's.
+const HELD_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// The columns outside the key, and how each is compared.
 pub(super) struct Columns<'a> {
@@ -31,14 +34,6 @@ enum Way {
     Raw { readings: [Vec<Reading>; 2], numbers: Numbers },
     /// By the hash of each value: nested columns, types that differ, encodings that are not read here.
     Hashed,
-}
-
-/// What is equal although its bytes are not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Numbers {
-    Bytes,
-    Float32,
-    Float64,
 }
 
 /// A column that differs in a row.
@@ -66,27 +61,46 @@ impl<'a> Columns<'a> {
         self.columns.len()
     }
 
-    /// Gives out the hashes of each column's values in a row group, column by column. Values that are equal on both sides
-    /// hash alike.
+    /// Gives out the hashes of all columns' values in a row group: a column's position, the first row, and the hashes of
+    /// some rows from it on. Values that are equal on both sides hash alike.
     pub(super) fn hashes(
         &self,
         side: usize,
         group: usize,
-        (decompressor, held): &mut (Decompressor, RawColumn),
-        found: &mut dyn FnMut(usize, &[u64]),
+        scratch: &mut Scratch,
+        found: &mut dyn FnMut(usize, usize, &[u64]),
     ) -> Result<()> {
-        let mut hashes = Vec::new();
-        for column in &self.columns {
-            self.read(column, side, group, decompressor, held)?;
-            let seed = (column.position as u64 + 1).wrapping_mul(SEED);
-            held.hash_into(&mut hashes, |value| match column.way.number(value) {
-                None => xxh3_64_with_seed(value, seed),
-                // Both zeros are one value, and so is all that is no number.
-                Some(0.0) => seed,
-                Some(number) if number.is_nan() => !seed,
-                Some(number) => xxh3_64_with_seed(&number.to_le_bytes(), seed),
-            });
-            found(column.position, &hashes);
+        let table = self.pair.sides()[side];
+        let (file, index) = (table.file(group), table.groups()[group].index);
+        let rows = table.groups()[group].rows as usize;
+        let mut rest = self.columns.as_slice();
+        while !rest.is_empty() {
+            // As many columns as may be held, and one at least; then their rows, block by block, while what the hashes go
+            // into is near.
+            let (mut count, mut held_bytes) = (0, 0);
+            while let Some(column) = rest.get(count) {
+                held_bytes += file.field(&column.name).map_or(0, |(root, _)| file.column_bytes(index, root));
+                if count > 0 && held_bytes > HELD_BYTES_MAX {
+                    break;
+                }
+                if scratch.held.len() == count {
+                    scratch.held.push(HeldColumn::default());
+                }
+                let held = &mut scratch.held[count];
+                self.read(column, side, group, &mut scratch.decompressor, &mut held.column)?;
+                held.column.hash_dictionary(&column.hash(), &mut held.known);
+                count += 1;
+            }
+            let (columns, later) = rest.split_at(count);
+            rest = later;
+            let mut hashes = [0; BLOCK_ROWS];
+            for start in (0..rows).step_by(BLOCK_ROWS) {
+                let hashes = &mut hashes[..BLOCK_ROWS.min(rows - start)];
+                for (column, held) in columns.iter().zip(&scratch.held) {
+                    held.column.hash_rows(start, &held.known, &column.hash(), hashes);
+                    found(column.position, start, hashes);
+                }
+            }
         }
         Ok(())
     }
@@ -190,6 +204,30 @@ impl<'a> Columns<'a> {
                 Ok(())
             }
         }
+    }
+}
+
+/// What a thread reads columns with, over the same memory from row group to row group.
+#[derive(Default)]
+pub(super) struct Scratch {
+    decompressor: Decompressor,
+    held: Vec<HeldColumn>,
+}
+
+/// A column of a row group, and the hashes of its dictionary.
+#[derive(Default)]
+struct HeldColumn {
+    column: RawColumn,
+    known: Vec<u64>,
+}
+
+impl Column {
+    fn hash(&self) -> ValueHash {
+        let numbers = match self.way {
+            Way::Raw { numbers, .. } => numbers,
+            Way::Hashed => Numbers::Bytes,
+        };
+        ValueHash::new(self.position, numbers)
     }
 }
 

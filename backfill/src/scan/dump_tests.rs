@@ -18,12 +18,12 @@ use crate::testing::{Key, Values, batch};
 
 /// How another tool may have written a dump.
 #[derive(Debug, Clone)]
-struct Writing {
+pub(super) struct Writing {
     compression: Compression,
     version: WriterVersion,
     dictionary: bool,
     page_rows: usize,
-    row_group_rows: usize,
+    pub(super) row_group_rows: usize,
     statistics: bool,
     files: usize,
 }
@@ -98,7 +98,13 @@ fn dump(folder: &Path, side: Side, rows: &Rows, writing: &Writing) -> PathBuf {
     path
 }
 
-fn dumps(folder: &Path, old: &Rows, new: &Rows, writings: [&Writing; 2], order: DumpOrder) -> Dumps {
+pub(super) fn dumps(
+    folder: &Path,
+    old: &Rows,
+    new: &Rows,
+    writings: [&Writing; 2],
+    order: DumpOrder,
+) -> Dumps {
     let key: Vec<String> = batch(old, Side::Old)
         .schema()
         .fields()
@@ -117,7 +123,7 @@ fn dumps(folder: &Path, old: &Rows, new: &Rows, writings: [&Writing; 2], order: 
     }
 }
 
-fn shuffled(rows: &Rows, seed: u64) -> Rows {
+pub(super) fn shuffled(rows: &Rows, seed: u64) -> Rows {
     let mut rows = rows.clone();
     fastrand::Rng::with_seed(seed).shuffle(&mut rows);
     rows
@@ -152,13 +158,15 @@ proptest! {
         scan_dumps(&ordered, &three, &options(3, chunk_keys_max), &quiet).unwrap();
         prop_assert_eq!(files(&result), files(&three));
 
-        // In no order, and with memory for nothing.
+        // In no order, with memory for nothing and for everything.
         let unordered = Dumps { order: DumpOrder::Unordered, ..ordered.clone() };
-        let third = folder.path().join("unordered");
-        let mut little = options(2, chunk_keys_max);
-        little.unordered_bytes_max = 1;
-        scan_dumps(&unordered, &third, &little, &quiet).unwrap();
-        prop_assert_eq!(files(&result), files(&third));
+        for budget in [1, 1 << 30] {
+            let third = folder.path().join(format!("unordered-{budget}"));
+            let mut options = options(2, chunk_keys_max);
+            options.unordered_bytes_max = budget;
+            scan_dumps(&unordered, &third, &options, &quiet).unwrap();
+            prop_assert_eq!(files(&result), files(&third));
+        }
 
         let other = tempfile::tempdir().unwrap();
         let (old, new) = (shuffled(&old, seed), shuffled(&new, !seed));

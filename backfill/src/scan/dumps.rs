@@ -142,7 +142,7 @@ pub(super) struct DumpPair<'a> {
     pub(super) dumps: &'a Dumps,
     pub(super) old: ForeignTable,
     pub(super) new: ForeignTable,
-    orders: [Ordering; 2],
+    pub(super) orders: [Ordering; 2],
     /// The types that key columns of both sides are brought to.
     pub(super) key_types: Vec<DataType>,
     /// The columns outside the key that are compared.

@@ -13,8 +13,12 @@ use super::{Progress, ScanOptions};
 use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
 
-/// Batches of findings that wait per thread for the ranges before them to be written.
-const WAITING_BATCHES_MAX: usize = 4;
+/// Findings that a thread hands over together, where its range has as many.
+const MESSAGE_FINDINGS: usize = 4 * 1024;
+
+/// Messages that wait per thread for the ranges before them to be written. All findings of a usual range should find room: a
+/// thread whose do not stands still until the range before its own is done.
+const WAITING_MESSAGES_MAX: usize = 16;
 
 /// How two sides are compared, range by range.
 pub(super) trait Comparer: Sync {
@@ -57,7 +61,7 @@ pub(super) fn run<C: Comparer>(
     thread::scope(|scope| {
         let receivers: Vec<Receiver<Message>> = (0..threads.min(ranges.len()))
             .map(|worker| {
-                let (sender, receiver) = sync_channel(WAITING_BATCHES_MAX);
+                let (sender, receiver) = sync_channel(WAITING_MESSAGES_MAX);
                 let job = &job;
                 scope.spawn(move || work(job, worker, threads, &sender));
                 receiver
@@ -78,7 +82,7 @@ struct Job<'a, C> {
 
 /// What a worker sends to the writer.
 enum Message {
-    Findings(Found),
+    Findings(Vec<Found>),
     RangeDone,
     Failed(Box<Error>),
 }
@@ -88,11 +92,21 @@ enum Message {
 fn work<C: Comparer>(job: &Job<'_, C>, number: usize, threads: usize, sender: &SyncSender<Message>) {
     let mut worker = job.comparer.worker();
     for range in job.ranges.iter().skip(number).step_by(threads) {
-        let mut found = |found| {
+        let (mut gathered, mut count) = (Vec::new(), 0);
+        let mut found = |found: Found| {
+            count += found.kinds.len();
+            gathered.push(found);
+            if count < MESSAGE_FINDINGS {
+                return Ok(());
+            }
+            count = 0;
             // Without a receiver another range has failed, and nobody reads this error.
-            sender.send(Message::Findings(found)).map_err(|_| job.meter.cancelled())
+            sender.send(Message::Findings(std::mem::take(&mut gathered))).map_err(|_| job.meter.cancelled())
         };
         let compared = job.comparer.compare(&mut worker, range, &mut found, &|rows| job.meter.add(rows));
+        if compared.is_ok() && !gathered.is_empty() && sender.send(Message::Findings(gathered)).is_err() {
+            return;
+        }
         let message = match compared {
             Ok(()) => Message::RangeDone,
             Err(error) => Message::Failed(Box::new(error)),
@@ -117,8 +131,10 @@ fn drain<C>(
         loop {
             match receiver.recv() {
                 Ok(Message::Findings(found)) => {
-                    count(&found.kinds, summary);
-                    writer.write(&found.rows)?;
+                    for found in found {
+                        count(&found.kinds, summary);
+                        writer.write(&found.rows)?;
+                    }
                 }
                 Ok(Message::RangeDone) => break,
                 Ok(Message::Failed(error)) => return Err(*error),

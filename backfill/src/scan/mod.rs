@@ -23,6 +23,7 @@ mod ordered;
 mod plan;
 mod rows;
 mod unordered;
+mod value_hash;
 mod watch;
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -152,5 +153,7 @@ pub fn scan_dumps(
 mod dump_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unordered_tests;
 #[cfg(test)]
 mod writer_tests;

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
 use crate::foreign::{Decompressor, ForeignFile, ForeignTable, RawColumn};
 use crate::keys::{Ascent, KeyedGroups, Keys};
+use crate::snapshot::Pooled;
 
 /// Row groups whose keys a thread holds: those of a range, on both sides.
 const RANGE_ROW_GROUPS: u64 = 16;
@@ -232,8 +233,8 @@ pub(super) fn keys(
 }
 
 thread_local! {
-    /// Memory that is used again from row group to row group.
-    static PLAIN: RefCell<(Decompressor, RawColumn)> = RefCell::default();
+    /// Made once per thread.
+    static DECOMPRESSOR: RefCell<Decompressor> = RefCell::default();
 }
 
 /// A key of one number whose values lie in their pages as they lie in an Arrow array: the common case, and by far the
@@ -244,19 +245,23 @@ fn plain_keys(table: &ForeignTable, group: usize, names: &[String]) -> Result<Op
     let Some((root, field)) = file.field(name) else { return Ok(None) };
     let is_plain = field.data_type().is_integer() || field.data_type().is_temporal();
     let Some(reading) = file.reading(root).filter(|_| is_plain) else { return Ok(None) };
-    PLAIN.with_borrow_mut(|(decompressor, column)| {
-        file.raw_column(table.groups()[group].index, root, reading, decompressor, column)?;
-        let Some((width, bytes)) = column.fixed_bytes() else { return Ok(None) };
-        if field.data_type().primitive_width() != Some(width) {
-            return Ok(None);
-        }
-        let data = ArrayData::builder(field.data_type().clone())
-            .len(column.rows())
-            .add_buffer(Buffer::from(bytes))
-            .build()
-            .map_err(Error::arrow("gather keys"))?;
-        Ok(Some(make_array(data)))
-    })
+    let mut column = RawColumn::over(Pooled::take());
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        file.raw_column(table.groups()[group].index, root, reading, decompressor, &mut column)
+    })?;
+    let rows = column.rows();
+    let Some((width, bytes)) = column.into_fixed() else { return Ok(None) };
+    if field.data_type().primitive_width() != Some(width) {
+        return Ok(None);
+    }
+    // What stands before the values in their page may put them where numbers do not lie.
+    let is_aligned = bytes.as_ptr().addr().is_multiple_of(width);
+    let data = ArrayData::builder(field.data_type().clone())
+        .len(rows)
+        .add_buffer(if is_aligned { Buffer::from(bytes) } else { Buffer::from(bytes.as_ref()) })
+        .build()
+        .map_err(Error::arrow("gather keys"))?;
+    Ok(Some(make_array(data)))
 }
 
 /// One key of each row group out of the footers: of a key that is one column, a bound.

@@ -34,16 +34,19 @@ impl Positioned {
                 "the file ends before the data it points at",
             ));
         }
-        let mut buffer = if length < POOLED_BYTES_MIN { Vec::new() } else { take_pooled() };
-        buffer.resize(length, 0);
-        read_exact_at(&self.file, &mut buffer, start)?;
-        Ok(if length < POOLED_BYTES_MIN { buffer.into() } else { Bytes::from_owner(Pooled(buffer)) })
+        let mut buffer = if length < POOLED_BYTES_MIN { Vec::new() } else { Pooled::take() };
+        // What is there stays, so that memory that is used again is not cleared first.
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        read_exact_at(&self.file, &mut buffer[..length], start)?;
+        Ok(if length < POOLED_BYTES_MIN { buffer.into() } else { Pooled::share(buffer).slice(..length) })
     }
 }
 
 /// Large buffers are used again by the thread that let go of them: fresh memory costs the system a fault per page, which
 /// is more than reading the same bytes out of its cache.
-struct Pooled(Vec<u8>);
+pub(crate) struct Pooled(Vec<u8>);
 
 /// From here on a buffer is worth keeping.
 const POOLED_BYTES_MIN: usize = 64 * 1024;
@@ -58,8 +61,16 @@ thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn take_pooled() -> Vec<u8> {
-    POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+impl Pooled {
+    /// A buffer that was let go of, with whatever was in it; an empty one where there is none.
+    pub(crate) fn take() -> Vec<u8> {
+        POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Bytes whose memory is used again once nobody has them any more.
+    pub(crate) fn share(buffer: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Self(buffer))
+    }
 }
 
 impl AsRef<[u8]> for Pooled {

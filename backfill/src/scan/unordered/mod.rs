@@ -3,14 +3,17 @@
 //!
 //! What goes into a partition is the key and two sums over the hashes of a row's columns, the second of them weighted. Where
 //! the sums of two rows differ by one column's hash, the two differences say which column it is; where more columns differ,
-//! these rows are read a second time. Keys that are numbers close together need no partitions where keys alone are
-//! compared: a bit for each does.
+//! these rows are read a second time. Keys that are numbers close together need no partitions: `bitmap` compares them alone by
+//! a bit for each, `ranked` finds each row's sums by counting bits.
 //!
 //! What is found is sorted by key in the end, within the same budget, so that findings are those of an ordered scan.
 
 mod bitmap;
 mod key_code;
+mod memory;
 mod partitions;
+mod present;
+mod ranked;
 mod sums;
 mod table;
 
@@ -22,17 +25,17 @@ use std::thread;
 use arrow::array::RecordBatch;
 
 use super::ScanOptions;
-use super::columns::Columns;
-use super::dumps::{Compared, DumpPair};
+use super::columns::{Columns, Scratch};
+use super::dumps::DumpPair;
 use super::engine::{Meter, ProgressFn, count};
 use super::ordered::keys;
 use super::rows::findings_rows;
 use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
-use crate::foreign::{Decompressor, RawColumn};
 use crate::import::Sorter;
 use key_code::{KeyCode, mixed};
 use partitions::{Partitions, Spill};
+use present::Bounds;
 use sums::Sums;
 use table::{Outcome, Table};
 
@@ -65,21 +68,18 @@ pub(super) fn run(
     let meter = Meter::new(pair.rows(), 0, progress);
     let code = KeyCode::new(&pair.key_types)?;
     let scan = Scan { pair, options, meter: &meter, code, columns: Columns::of(pair), folder };
-    if pair.dumps.compared == Compared::Keys
-        && let Some(bounds) = bitmap::bounds(pair, options.unordered_bytes_max)
-    {
-        bitmap::run(&scan, bounds, &mut |kinds, rows| {
-            count(kinds, &mut summary);
-            writer.write(rows)
-        })?;
-        return writer.finish(summary);
+    let is_done = match Bounds::of(pair) {
+        Some(bounds) if scan.columns.len() == 0 => bitmap::run(&scan, bounds, &mut summary, &mut writer)?,
+        Some(bounds) => ranked::run(&scan, bounds, &mut summary, &mut writer)?,
+        None => false,
+    };
+    if !is_done {
+        let mut sorter = scan.sorter()?;
+        if let Some(open) = scan.first_pass(&mut summary, &mut sorter)? {
+            scan.second_pass(&open, &mut summary, &mut sorter)?;
+        }
+        sorter.finish(&mut |rows| writer.write(&rows))?;
     }
-    let mut sorter = scan.sorter()?;
-    let open = scan.first_pass(&mut summary, &mut sorter)?;
-    if let Some(open) = open {
-        scan.second_pass(&open, &mut summary, &mut sorter)?;
-    }
-    sorter.finish(&mut |rows| writer.write(&rows))?;
     writer.finish(summary)
 }
 
@@ -107,6 +107,10 @@ impl Scan<'_> {
         Sorter::new(&self.folder, names, self.options.unordered_bytes_max / WORKING_SHARE)
     }
 
+    fn filter(&self) -> Filter {
+        Filter::new(self.options.unordered_bytes_max / WORKING_SHARE / 2)
+    }
+
     /// Compares all rows by their sums. Gives a filter of the keys whose rows differ in more than one column.
     fn first_pass(&self, summary: &mut ScanSummary, sorter: &mut Sorter) -> Result<Option<Filter>> {
         let columns = self.columns.len();
@@ -114,14 +118,19 @@ impl Scan<'_> {
         let partitions = self.partitions(words)?;
         self.fill(&partitions, |group, spill| {
             let mut sums = Sums::new(columns, group.keys.rows());
-            self.columns.hashes(group.side, group.number, spill.scratch, &mut |position, hashes| {
-                sums.add(position, hashes);
-            })?;
+            self.columns.hashes(
+                group.side,
+                group.number,
+                spill.scratch,
+                &mut |position, start, hashes| {
+                    sums.add(position, start, hashes);
+                },
+            )?;
             self.code
                 .records(&group.keys, |row, id, key| spill.spill.put(id, key, &sums.of(row)[..words]))?;
             self.meter.add(group.keys.rows() as u64)
         })?;
-        let filter = Filter::new(self.options.unordered_bytes_max / WORKING_SHARE / 2);
+        let filter = self.filter();
         let is_open = AtomicU64::new(0);
         self.join(&partitions, (Pass::First, words), summary, sorter, &|id, differences| {
             match sums::only_column(differences, columns) {
@@ -149,11 +158,18 @@ impl Scan<'_> {
                 Ok(())
             })?;
             let mut hashes = vec![0; rows.len() * words];
-            self.columns.hashes(group.side, group.number, spill.scratch, &mut |position, column| {
-                for (place, (row, ..)) in rows.iter().enumerate() {
-                    hashes[place * words + position] = column[*row];
-                }
-            })?;
+            self.columns.hashes(
+                group.side,
+                group.number,
+                spill.scratch,
+                &mut |position, start, column| {
+                    let first = rows.partition_point(|(row, ..)| *row < start);
+                    for (place, (row, ..)) in rows.iter().enumerate().skip(first) {
+                        let Some(hash) = column.get(row - start) else { break };
+                        hashes[place * words + position] = *hash;
+                    }
+                },
+            )?;
             for ((_, id, key), hashes) in rows.iter().zip(hashes.chunks_exact(words)) {
                 spill.spill.put(*id, key.as_deref(), hashes)?;
             }
@@ -185,7 +201,7 @@ impl Scan<'_> {
         let groups = self.pair.sides().map(|table| table.groups().len());
         let next = [AtomicUsize::new(0), AtomicUsize::new(0)];
         self.in_threads(|| {
-            let mut scratch = (Decompressor::default(), RawColumn::default());
+            let mut scratch = Scratch::default();
             for side in 0..2 {
                 let mut spill = partitions.spill(side);
                 loop {
@@ -349,7 +365,7 @@ struct GroupKeys {
 /// Where a thread puts rows, and what it decompresses with.
 struct Filling<'a, 'p> {
     spill: &'a mut Spill<'p>,
-    scratch: &'a mut (Decompressor, RawColumn),
+    scratch: &'a mut Scratch,
 }
 
 /// Keys that are sought, or few others: a bit for what each is mixed to.

@@ -1,22 +1,35 @@
 //! Two sums over the hashes of a row's columns.
 
-/// Two sums per row. The second weighs each column's hash by an odd number of the column's own.
+/// Two sums per row. The second weighs each column's hash by a number of the column's own, and is even.
 pub(super) struct Sums {
     sums: Vec<[u64; 2]>,
 }
 
 impl Sums {
     pub(super) fn new(columns: usize, rows: usize) -> Self {
-        Self { sums: if columns == 0 { Vec::new() } else { vec![[0; 2]; rows] } }
+        let mut sums = Self { sums: Vec::new() };
+        sums.clear(columns, rows);
+        sums
     }
 
-    /// Takes in a column's hashes.
-    pub(super) fn add(&mut self, column: usize, hashes: &[u64]) {
+    /// Begins again with so many rows, over the same memory.
+    pub(super) fn clear(&mut self, columns: usize, rows: usize) {
+        self.sums.clear();
+        self.sums.resize(if columns == 0 { 0 } else { rows }, [0; 2]);
+    }
+
+    /// Takes in a column's hashes, from this row on.
+    pub(super) fn add(&mut self, column: usize, start: usize, hashes: &[u64]) {
         let weight = weight(column);
-        for (sums, hash) in self.sums.iter_mut().zip(hashes) {
+        for (sums, hash) in self.sums[start..].iter_mut().zip(hashes) {
             sums[0] = sums[0].wrapping_add(*hash);
             sums[1] = sums[1].wrapping_add(hash.wrapping_mul(weight));
         }
+    }
+
+    /// Those of all rows; nothing where there are no columns.
+    pub(super) fn all(&self) -> &[[u64; 2]] {
+        &self.sums
     }
 
     pub(super) fn of(&self, row: usize) -> [u64; 2] {
@@ -33,8 +46,8 @@ pub(super) fn only_column(differences: &[u64], columns: usize) -> Option<usize> 
 }
 
 fn weight(column: usize) -> u64 {
-    // Odd, so that multiplying loses nothing, and far apart.
-    (column as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(2) | 1
+    // Twice an odd number, so that multiplying loses one bit and no more, and far apart.
+    ((column as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(2) | 1).wrapping_mul(2)
 }
 
 #[cfg(test)]
@@ -44,7 +57,7 @@ mod tests {
     fn differences(old: &[u64], new: &[u64]) -> [u64; 2] {
         let of = |hashes: &[u64]| {
             let mut sums = Sums::new(hashes.len(), 1);
-            hashes.iter().enumerate().for_each(|(column, hash)| sums.add(column, &[*hash]));
+            hashes.iter().enumerate().for_each(|(column, hash)| sums.add(column, 0, &[*hash]));
             sums.of(0)
         };
         let (old, new) = (of(old), of(new));

@@ -1,0 +1,147 @@
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::dump_tests::{Writing, dumps, shuffled};
+use super::tests::{Rows, files, naive, options, plain, quiet, read};
+use super::*;
+use crate::error::Error;
+use crate::findings::{FindingKind, Findings};
+use crate::testing::{Key, Values};
+
+/// Budgets from nothing to plenty: partitions on the disk, partitions in memory, and sums at their keys' places.
+const BUDGETS: [u64; 5] = [1, 4 * 1024, 64 * 1024, 1024 * 1024, 1 << 30];
+
+/// Scans in no order within a budget, and gives the folder of what was found.
+fn found(dumps: &Dumps, folder: &Path, threads: usize, budget: u64) -> PathBuf {
+    let path = folder.join(format!("found-{threads}-{budget}"));
+    let mut options = options(threads, 7);
+    options.unordered_bytes_max = budget;
+    let unordered = Dumps { order: DumpOrder::Unordered, ..dumps.clone() };
+    scan_dumps(&unordered, &path, &options, &quiet).unwrap();
+    path
+}
+
+/// Whatever the order on each side, the budget and the threads: what a naive comparison finds, and the same bytes.
+fn check(old: &Rows, new: &Rows) {
+    let expected = naive(old, new);
+    assert!(!expected.is_empty());
+    let writing = Writing { row_group_rows: 50, ..Writing::default() };
+    for (old, new) in [
+        (old.clone(), new.clone()),
+        (old.clone(), shuffled(new, 1)),
+        (shuffled(old, 2), new.clone()),
+        (shuffled(old, 3), shuffled(new, 4)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let dumps = dumps(folder.path(), &old, &new, [&writing, &writing], DumpOrder::Detect);
+        let first = found(&dumps, folder.path(), 1, BUDGETS[0]);
+        assert_eq!(read(&Findings::open(&first).unwrap()), expected);
+        for budget in BUDGETS {
+            for threads in [1, 4] {
+                if (threads, budget) != (1, BUDGETS[0]) {
+                    let other = found(&dumps, folder.path(), threads, budget);
+                    assert_eq!(files(&first), files(&other), "{threads} threads, {budget} bytes");
+                }
+            }
+        }
+        let detected = folder.path().join("detected");
+        scan_dumps(&dumps, &detected, &options(2, 7), &quiet).unwrap();
+        assert_eq!(files(&first), files(&detected));
+    }
+}
+
+/// Of old's rows new lacks some, has others with another value, or with two, and has some twice.
+fn altered(old: &Rows) -> Rows {
+    let mut new = Rows::new();
+    for (number, (key, values)) in old.iter().enumerate() {
+        let changed = match number % 23 {
+            3 => continue,
+            5 => Values { quantity: values.quantity + 1, ..values.clone() },
+            7 => Values { plan: None, ..values.clone() },
+            9 => Values { plan: None, amount: Some(2.5), ..values.clone() },
+            // Both zeros are one number, and so a match.
+            11 => Values { amount: values.amount.map(|_| -0.0), ..values.clone() },
+            _ => values.clone(),
+        };
+        new.push((key.clone(), changed));
+        if number % 23 == 13 {
+            new.push((key.clone(), values.clone()));
+            new.push((key.clone(), Values { quantity: 99, ..values.clone() }));
+        }
+    }
+    new
+}
+
+fn rows(ids: impl IntoIterator<Item = i64>) -> Rows {
+    let mut rows = plain(ids);
+    for (number, (_, values)) in rows.iter_mut().enumerate() {
+        values.quantity = number as i32;
+        values.amount = Some(if number % 23 == 11 { 0.0 } else { number as f64 });
+    }
+    rows
+}
+
+#[test]
+fn close_keys_at_the_ends_of_their_type_and_around_zero() {
+    for first in [i64::MIN, -400, i64::MAX - 3 * 300] {
+        let old = rows((0..300).map(|number| first + number * 3));
+        let mut new = altered(&old);
+        new.push((Key::Int(first + 1), new[0].1.clone()));
+        new.push((Key::Int(first + 2), new[0].1.clone()));
+        new.push((Key::Int(first + 2), new[0].1.clone()));
+        new.sort_by(|left, right| left.0.cmp(&right.0));
+        check(&old, &new);
+    }
+}
+
+#[test]
+fn keys_at_both_ends_of_their_type_and_keys_far_apart() {
+    let ends = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
+    let mut old = rows(ends.into_iter().chain((1..200).map(|number| number * 1_000_000_007)));
+    old.sort_by(|left, right| left.0.cmp(&right.0));
+    check(&old, &altered(&old));
+}
+
+/// Threads meet the two rows of such a key in any order, and at once.
+#[test]
+fn keys_that_either_side_has_twice() {
+    let twice = |rows: &Rows, every: usize| -> Rows {
+        let copies = rows
+            .iter()
+            .step_by(every)
+            .map(|(key, values)| (key.clone(), Values { quantity: values.quantity % 2, ..values.clone() }));
+        let mut all: Rows = rows.iter().cloned().chain(copies).collect();
+        all.sort_by(|left, right| left.0.cmp(&right.0));
+        all
+    };
+    let whole = rows((0..2000).map(|number| number * 2));
+    check(&twice(&whole, 3), &whole);
+    check(&whole, &twice(&whole, 3));
+    check(&twice(&whole, 2), &twice(&altered(&whole), 5));
+}
+
+/// Nothing is gone on from, and nothing that was left behind gets into what is found.
+#[test]
+fn an_unordered_scan_that_was_stopped_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = rows(0..1000);
+    let writing = Writing { row_group_rows: 50, ..Writing::default() };
+    let dumps =
+        dumps(folder.path(), &old, &shuffled(&altered(&old), 5), [&writing, &writing], DumpOrder::Detect);
+    let whole = found(&dumps, folder.path(), 1, 1 << 30);
+    for budget in [1, 1 << 30] {
+        let path = folder.path().join(format!("stopped-{budget}"));
+        let mut options = options(2, 7);
+        options.unordered_bytes_max = budget;
+        for stop_at in [200, 1500] {
+            let stop = |progress: Progress| {
+                if progress.rows_done > stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            assert!(matches!(scan_dumps(&dumps, &path, &options, &stop), Err(Error::Cancelled { .. })));
+            assert!(Findings::open(&path).is_err());
+        }
+        let summary = scan_dumps(&dumps, &path, &options, &quiet).unwrap();
+        assert!(summary.count(FindingKind::Mismatched) > 0);
+        assert_eq!(files(&whole), files(&path));
+    }
+}
