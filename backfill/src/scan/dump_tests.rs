@@ -19,13 +19,13 @@ use crate::testing::{Key, Values, batch};
 /// How another tool may have written a dump.
 #[derive(Debug, Clone)]
 pub(super) struct Writing {
-    compression: Compression,
-    version: WriterVersion,
-    dictionary: bool,
-    page_rows: usize,
+    pub(super) compression: Compression,
+    pub(super) version: WriterVersion,
+    pub(super) dictionary: bool,
+    pub(super) page_rows: usize,
     pub(super) row_group_rows: usize,
-    statistics: bool,
-    files: usize,
+    pub(super) statistics: bool,
+    pub(super) files: usize,
 }
 
 impl Default for Writing {

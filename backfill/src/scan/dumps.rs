@@ -133,7 +133,12 @@ pub(super) fn run(
         Err(Error::DumpKeyOrder { path, .. }) if dumps.order == DumpOrder::Detect && !pair.claims(&path) => {
             unordered::run(&pair, folder, options, progress)
         }
-        done => done,
+        Ok(summary) => {
+            // Left there by a scan of other dumps, or in another order.
+            unordered::forget(&folder)?;
+            Ok(summary)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -1,5 +1,9 @@
+use std::fs;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::dump_tests::{Writing, dumps, shuffled};
 use super::tests::{Rows, files, naive, options, plain, quiet, read};
@@ -120,9 +124,9 @@ fn keys_that_either_side_has_twice() {
     check(&twice(&whole, 2), &twice(&altered(&whole), 5));
 }
 
-/// Nothing is gone on from, and nothing that was left behind gets into what is found.
+/// Before anything was kept: nothing that was left behind gets into what is found.
 #[test]
-fn an_unordered_scan_that_was_stopped_begins_again() {
+fn an_unordered_scan_that_was_stopped_at_once_begins_again() {
     let folder = tempfile::tempdir().unwrap();
     let old = rows(0..1000);
     let writing = Writing { row_group_rows: 50, ..Writing::default() };
@@ -144,4 +148,108 @@ fn an_unordered_scan_that_was_stopped_begins_again() {
         assert!(summary.count(FindingKind::Mismatched) > 0);
         assert_eq!(files(&whole), files(&path));
     }
+}
+
+/// Dumps in no order whose keys have no places of their own, and so go into partitions.
+fn partitioned(folder: &Path) -> Dumps {
+    let old: Rows = plain((0..3000).map(|id| id * 1_000_003));
+    let new = altered(&old);
+    let writing = Writing { row_group_rows: 50, ..Writing::default() };
+    let sides = (shuffled(&old, 5), shuffled(&new, 6));
+    dumps(folder, &sides.0, &sides.1, [&writing, &writing], DumpOrder::Unordered)
+}
+
+/// Scans until so many rows are compared.
+fn stopped(dumps: &Dumps, found: &Path, options: &ScanOptions, rows: u64) {
+    let stop = |progress: Progress| {
+        if progress.rows_done > rows { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    assert!(matches!(scan_dumps(dumps, found, options, &stop), Err(Error::Cancelled { .. })));
+    assert!(Findings::open(found).is_err());
+}
+
+/// Scans to the end, and says with how many rows it began.
+fn finished(dumps: &Dumps, found: &Path, options: &ScanOptions) -> u64 {
+    let first = AtomicU64::new(u64::MAX);
+    let watch = |progress: Progress| {
+        let _ = first.compare_exchange(u64::MAX, progress.rows_done, Ordering::Relaxed, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    };
+    scan_dumps(dumps, found, options, &watch).unwrap();
+    first.into_inner()
+}
+
+#[test]
+fn a_scan_in_no_order_that_was_stopped_goes_on_and_finds_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dumps = partitioned(folder.path());
+    let whole = found(&dumps, folder.path(), 1, 1 << 30);
+    // With everything in memory until it is kept, and with everything on the disk at once.
+    for budget in [1 << 30, 1] {
+        let mut options = options(1, 7);
+        options.unordered_bytes_max = budget;
+        options.checkpoint_every = Duration::ZERO;
+        // On the old side, on the new one, and where partitions are compared, more than once.
+        for stops in [&[200][..], &[3500], &[400, 1200, 4000], &[5_990]] {
+            let path = folder.path().join(format!("stopped-{budget}-{}-{}", stops.len(), stops[0]));
+            for rows in stops {
+                stopped(&dumps, &path, &options, *rows);
+            }
+            // With other threads than before.
+            options.threads = NonZeroUsize::new(3).unwrap();
+            let began = finished(&dumps, &path, &options);
+            options.threads = NonZeroUsize::MIN;
+            let last = stops[stops.len() - 1];
+            assert!(began + 100 > last, "it began again at {began}, and was stopped at {last}");
+            assert_eq!(files(&whole), files(&path), "stopped at {stops:?} with {budget} bytes");
+            let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+        }
+    }
+}
+
+/// A killed process may have written more than it has kept; a disk may have lost or changed what was kept.
+#[test]
+fn partitions_that_are_not_what_was_kept_are_cut_begun_again_or_refused_and_never_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dumps = partitioned(folder.path());
+    let whole = found(&dumps, folder.path(), 1, 1 << 30);
+    let mut options = options(1, 7);
+    options.checkpoint_every = Duration::ZERO;
+    let partition = |path: &Path| path.join("partitions.tmp").join("0-0003");
+    let change = |path: &Path, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(partition(path)).unwrap();
+        change(&mut bytes);
+        fs::write(partition(path), bytes).unwrap();
+    };
+
+    let longer = folder.path().join("longer");
+    stopped(&dumps, &longer, &options, 4000);
+    change(&longer, &|bytes| bytes.extend([7; 50]));
+    assert!(finished(&dumps, &longer, &options) > 3000);
+    assert_eq!(files(&whole), files(&longer));
+
+    let shorter = folder.path().join("shorter");
+    stopped(&dumps, &shorter, &options, 4000);
+    change(&shorter, &|bytes| bytes.truncate(bytes.len() - 1));
+    assert!(finished(&dumps, &shorter, &options) < 100);
+    assert_eq!(files(&whole), files(&shorter));
+
+    let changed = folder.path().join("changed");
+    stopped(&dumps, &changed, &options, 4000);
+    change(&changed, &|bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    let error = scan_dumps(&dumps, &changed, &options, &quiet).unwrap_err();
+    assert!(matches!(error, Error::FileCorrupt { .. }), "{error}");
+    assert!(error.to_string().contains("0-0003"), "{error}");
+    assert!(finished(&dumps, &changed, &options) < 100);
+    assert_eq!(files(&whole), files(&changed));
+
+    // Nobody goes on with other dumps' rows.
+    let other = folder.path().join("other");
+    stopped(&dumps, &other, &options, 4000);
+    let fewer = Dumps { compared: Compared::Keys, ..dumps.clone() };
+    assert!(finished(&fewer, &other, &options) < 100);
 }

@@ -7,8 +7,12 @@
 //! a bit for each, `ranked` finds each row's sums by counting bits.
 //!
 //! What is found is sorted by key in the end, within the same budget, so that findings are those of an ordered scan.
+//!
+//! Partitions take as long as the dumps are large, and a scan that was stopped goes on from how far they were filled (`checkpoint`).
+//! What needs no partitions fits into memory, and so takes no longer than reading the dumps once.
 
 mod bitmap;
+mod checkpoint;
 mod key_code;
 mod memory;
 mod partitions;
@@ -21,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 
@@ -33,8 +38,9 @@ use super::rows::findings_rows;
 use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
 use crate::import::Sorter;
+use checkpoint::Checkpoint;
 use key_code::{KeyCode, mixed};
-use partitions::{Partitions, Spill};
+use partitions::{Partitions, Spill, remove};
 use present::Bounds;
 use sums::Sums;
 use table::{Outcome, Table};
@@ -52,6 +58,10 @@ const PARTITIONS: std::ops::RangeInclusive<u64> = 16..=4096;
 
 /// A row in the table of a partition, beyond what it is stored as.
 const TABLE_FACTOR: u64 = 3;
+
+/// Rows in partitions are more to write than findings are: they are kept so many times more seldom than findings, which is once a
+/// minute. It costs writing what is in memory, half of the budget at most.
+const KEEP_FACTOR: u32 = 12;
 
 /// Findings that go to be sorted at a time.
 const FINDINGS_MAX: usize = 16 * 1024;
@@ -80,7 +90,14 @@ pub(super) fn run(
         }
         sorter.finish(&mut |rows| writer.write(&rows))?;
     }
-    writer.finish(summary)
+    let summary = writer.finish(summary)?;
+    forget(&scan.folder)?;
+    Ok(summary)
+}
+
+/// Removes what a scan that was stopped has left to go on from.
+pub(super) fn forget(findings: &Path) -> Result<()> {
+    [Pass::First, Pass::Second].iter().try_for_each(|pass| remove(&pass.folder(findings)))
 }
 
 /// What all threads share.
@@ -115,8 +132,29 @@ impl Scan<'_> {
     fn first_pass(&self, summary: &mut ScanSummary, sorter: &mut Sorter) -> Result<Option<Filter>> {
         let columns = self.columns.len();
         let words = if columns == 0 { 0 } else { 2 };
-        let partitions = self.partitions(words)?;
-        self.fill(&partitions, |group, spill| {
+        let folder = Pass::First.folder(&self.folder);
+        // Before anything is found, it says no more than what is compared, and how.
+        let about = summary.clone();
+        let resumed =
+            Checkpoint::read(&folder, &about).and_then(|Checkpoint { groups, file_bytes, .. }| {
+                let budget = self.options.unordered_bytes_max / PARTITIONS_SHARE;
+                Some((Partitions::again(folder.clone(), &file_bytes, budget)?, groups))
+            });
+        let (partitions, done) = match resumed {
+            Some(resumed) => resumed,
+            None => (self.partitions(folder.clone(), words)?, [0, 0]),
+        };
+        self.meter.add(self.rows_of(done))?;
+        let mut keep = |groups| match partitions.keep() {
+            Ok(file_bytes) => Checkpoint { about: about.clone(), groups, file_bytes }.write(&folder),
+            // It may well end without a disk.
+            Err(error @ Error::DiskFull { .. }) => {
+                tracing::warn!(%error, "if this scan is stopped, it cannot go on from here");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        self.fill(&partitions, done, &mut keep, |group, spill| {
             let mut sums = Sums::new(columns, group.keys.rows());
             self.columns.hashes(
                 group.side,
@@ -148,8 +186,8 @@ impl Scan<'_> {
     /// Reads the rows that differ in more than one column again, with a hash for each column.
     fn second_pass(&self, open: &Filter, summary: &mut ScanSummary, sorter: &mut Sorter) -> Result<()> {
         let words = self.columns.len();
-        let partitions = self.partitions(words)?;
-        self.fill(&partitions, |group, spill| {
+        let partitions = self.partitions(Pass::Second.folder(&self.folder), words)?;
+        self.fill(&partitions, [0, 0], &mut |_| Ok(()), |group, spill| {
             let mut rows = Vec::new();
             self.code.records(&group.keys, |row, id, key| {
                 if open.has(id) {
@@ -183,41 +221,67 @@ impl Scan<'_> {
         })
     }
 
-    fn partitions(&self, words: usize) -> Result<Partitions> {
+    fn partitions(&self, folder: PathBuf, words: usize) -> Result<Partitions> {
         let budget = self.options.unordered_bytes_max;
         let bytes = self.pair.rows() * self.code.record_bytes(self.pair, words);
         let table_max = budget / WORKING_SHARE / self.options.threads.get() as u64;
         let count = (bytes / PARTITION_BYTES).clamp(*PARTITIONS.start(), 256);
         let count = count.max(bytes * TABLE_FACTOR / table_max.max(1)).min(*PARTITIONS.end());
-        Partitions::new(&self.folder, count.next_power_of_two() as usize, budget / PARTITIONS_SHARE)
+        Partitions::new(folder, count.next_power_of_two() as usize, budget / PARTITIONS_SHARE)
     }
 
-    /// Puts all rows of both sides into partitions.
+    /// How many rows so many row groups of each side have.
+    fn rows_of(&self, groups: [usize; 2]) -> u64 {
+        let sides = self.pair.sides().into_iter().zip(groups);
+        sides
+            .map(|(table, count)| table.groups().get(count).map_or(table.rows(), |next| next.first_row))
+            .sum()
+    }
+
+    /// Puts the rows of both sides into partitions, from these row groups on. Now and then, when nobody does, `keep` is told
+    /// whose rows are in them.
     fn fill(
         &self,
         partitions: &Partitions,
+        done: [usize; 2],
+        keep: &mut dyn FnMut([usize; 2]) -> Result<()>,
         put: impl Fn(&GroupKeys, &mut Filling<'_, '_>) -> Result<()> + Sync,
     ) -> Result<()> {
         let groups = self.pair.sides().map(|table| table.groups().len());
-        let next = [AtomicUsize::new(0), AtomicUsize::new(0)];
-        self.in_threads(|| {
-            let mut scratch = Scratch::default();
-            for side in 0..2 {
-                let mut spill = partitions.spill(side);
-                loop {
-                    let number = next[side].fetch_add(1, Ordering::Relaxed);
-                    if number >= groups[side] {
+        let next = done.map(AtomicUsize::new);
+        let every = self.options.checkpoint_every * KEEP_FACTOR;
+        loop {
+            let begun = Instant::now();
+            self.in_threads(|| {
+                let mut scratch = Scratch::default();
+                for side in 0..2 {
+                    let mut spill = partitions.spill(side);
+                    let mut is_due = false;
+                    while !is_due {
+                        let number = next[side].fetch_add(1, Ordering::Relaxed);
+                        if number >= groups[side] {
+                            break;
+                        }
+                        let names = &self.pair.dumps.key;
+                        let keys = keys(self.pair.sides()[side], number, names, &self.pair.key_types)?;
+                        let group = GroupKeys { side, number, keys };
+                        put(&group, &mut Filling { spill: &mut spill, scratch: &mut scratch })?;
+                        is_due = begun.elapsed() >= every;
+                    }
+                    spill.finish()?;
+                    if is_due {
                         break;
                     }
-                    let names = &self.pair.dumps.key;
-                    let keys = keys(self.pair.sides()[side], number, names, &self.pair.key_types)?;
-                    let group = GroupKeys { side, number, keys };
-                    put(&group, &mut Filling { spill: &mut spill, scratch: &mut scratch })?;
                 }
-                spill.finish()?;
+                Ok(())
+            })?;
+            // Whoever has taken a row group has put all of its rows.
+            let done = [0, 1].map(|side| next[side].load(Ordering::Relaxed).min(groups[side]));
+            if done == groups {
+                return Ok(());
             }
-            Ok(())
-        })
+            keep(done)?;
+        }
     }
 
     /// Compares partition by partition. `explain` says which columns differ in rows with these differences, or that it is
@@ -344,6 +408,16 @@ enum Pass {
     Second,
 }
 
+impl Pass {
+    /// The folder for what does not fit into memory.
+    fn folder(self, findings: &Path) -> PathBuf {
+        findings.join(match self {
+            Self::First => "partitions.tmp",
+            Self::Second => "partitions-again.tmp",
+        })
+    }
+}
+
 /// Findings of a partition, on their way out.
 #[derive(Default)]
 struct Gathered {
@@ -393,9 +467,4 @@ impl Filter {
         let mixed = mixed(id);
         ((mixed >> 6) as usize & (self.bits.len() - 1), 1 << (mixed & 63))
     }
-}
-
-/// The folder for what does not fit into memory.
-fn spill_folder(findings: &Path) -> PathBuf {
-    findings.join("partitions.tmp")
 }

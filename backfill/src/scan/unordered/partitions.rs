@@ -1,18 +1,25 @@
 //! Rows by what their keys are mixed to: in memory while there is room, and behind it in a file for each partition.
+//!
+//! Partitions that were [kept](Partitions::keep) stay on the disk when the scan ends before its time, and are taken up
+//! [again](Partitions::again) up to where they were kept.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::key_code::mixed;
-use super::spill_folder;
 use crate::error::{Error, Result};
 
 /// Bytes that a thread gathers for a partition before it hands them over: enough that locks and writes are rare, few
 /// enough that all partitions' together are small.
 const BLOCK_BYTES: usize = 32 * 1024;
+
+/// A block in a file has its length before it, and a checksum: it may have waited there for another process.
+const HEADER_BYTES: u64 = 4 + 8;
 
 /// All rows of both sides, by partition.
 pub(super) struct Partitions {
@@ -20,6 +27,8 @@ pub(super) struct Partitions {
     sides: [Vec<Mutex<Partition>>; 2],
     memory_bytes: AtomicU64,
     memory_bytes_max: u64,
+    /// Whether the files outlive this, for a scan that goes on.
+    is_kept: AtomicBool,
 }
 
 #[derive(Default)]
@@ -27,15 +36,72 @@ struct Partition {
     blocks: Vec<Vec<u8>>,
     /// How many bytes its file has; without any there is no file.
     file_bytes: u64,
+    /// How many of them are durable.
+    durable_bytes: u64,
 }
 
 impl Partitions {
-    pub(super) fn new(findings: &Path, count: usize, memory_bytes_max: u64) -> Result<Self> {
-        let folder = spill_folder(findings);
+    /// Empty ones in a folder, in place of what is there.
+    pub(super) fn new(folder: PathBuf, count: usize, memory_bytes_max: u64) -> Result<Self> {
         remove(&folder)?;
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let side = || (0..count).map(|_| Mutex::default()).collect();
-        Ok(Self { folder, sides: [side(), side()], memory_bytes: AtomicU64::new(0), memory_bytes_max })
+        let empty = vec![0; count];
+        Ok(Self::of(folder, &[empty.clone(), empty], memory_bytes_max, false))
+    }
+
+    /// Those that were kept in a folder, with as many bytes in each file as they were kept with; nothing where they are not
+    /// there. What was written behind these bytes is removed.
+    pub(super) fn again(folder: PathBuf, file_bytes: &[Vec<u64>; 2], memory_bytes_max: u64) -> Option<Self> {
+        let partitions = Self::of(folder, file_bytes, memory_bytes_max, true);
+        let cut = |side: usize, partition: usize, bytes: u64| {
+            let path = partitions.path(side, partition);
+            match fs::metadata(&path) {
+                Ok(found) if found.len() < bytes => None,
+                Ok(_) => OpenOptions::new().write(true).open(path).ok()?.set_len(bytes).ok(),
+                Err(error) => (bytes == 0 && error.kind() == io::ErrorKind::NotFound).then_some(()),
+            }
+        };
+        let mut all =
+            (0..2).flat_map(|side| file_bytes[side].iter().enumerate().map(move |found| (side, found)));
+        let is_whole = all.all(|(side, (partition, bytes))| cut(side, partition, *bytes).is_some());
+        is_whole.then_some(partitions)
+    }
+
+    fn of(folder: PathBuf, file_bytes: &[Vec<u64>; 2], memory_bytes_max: u64, is_kept: bool) -> Self {
+        let partition = |&bytes: &u64| {
+            Mutex::new(Partition { blocks: Vec::new(), file_bytes: bytes, durable_bytes: bytes })
+        };
+        Self {
+            folder,
+            sides: [0, 1].map(|side| file_bytes[side].iter().map(partition).collect()),
+            memory_bytes: AtomicU64::new(0),
+            memory_bytes_max,
+            is_kept: AtomicBool::new(is_kept),
+        }
+    }
+
+    /// Makes all rows durable, and says how many bytes each file then has. Nobody may put rows meanwhile.
+    ///
+    /// What is in memory goes into the files for it. If the disk is too full, everything is as it was.
+    pub(super) fn keep(&self) -> Result<[Vec<u64>; 2]> {
+        let bytes_of = |side: usize| {
+            let bytes = (0..self.count()).map(|partition| {
+                let mut found = lock(&self.sides[side][partition]);
+                let kept: u64 = found.blocks.iter().map(|block| block.capacity() as u64).sum();
+                self.write(&mut found, side, partition)?;
+                self.memory_bytes.fetch_sub(kept, Ordering::Relaxed);
+                if found.durable_bytes != found.file_bytes {
+                    let path = self.path(side, partition);
+                    File::open(&path).and_then(|file| file.sync_data()).map_err(Error::io("write", &path))?;
+                    found.durable_bytes = found.file_bytes;
+                }
+                Ok(found.file_bytes)
+            });
+            bytes.collect::<Result<Vec<u64>>>()
+        };
+        let bytes = [bytes_of(0)?, bytes_of(1)?];
+        self.is_kept.store(true, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -60,7 +126,11 @@ impl Partitions {
     ) -> Result<()> {
         let found = std::mem::take(&mut *lock(&self.sides[side][partition]));
         let path = self.path(side, partition);
-        let damaged = || Error::corrupt(&path, None)("it is not what was written".into());
+        let damaged = || {
+            // Nobody can go on from it.
+            self.is_kept.store(false, Ordering::Relaxed);
+            Error::corrupt(&path, None)("it is not what was written; the same scan begins anew".into())
+        };
         let mut payload = vec![0; words];
         for block in &found.blocks {
             records(block, &mut payload, is_narrow, &mut row).ok_or_else(damaged)?;
@@ -71,16 +141,25 @@ impl Partitions {
         if found.file_bytes == 0 {
             return Ok(());
         }
-        let mut file = fs::File::open(&path).map_err(Error::io("open", &path))?;
+        let mut file = File::open(&path).map_err(Error::io("open", &path))?;
         let mut block = Vec::new();
         let mut rest = found.file_bytes;
         while rest > 0 {
-            let mut length = [0; 4];
-            file.read_exact(&mut length).map_err(Error::io("read", &path))?;
-            block.resize(u32::from_le_bytes(length) as usize, 0);
+            let (mut length, mut checksum) = ([0; 4], [0; 8]);
+            let header = file.read_exact(&mut length).and_then(|()| file.read_exact(&mut checksum));
+            header.map_err(Error::io("read", &path))?;
+            let length = u32::from_le_bytes(length);
+            // A length is believed only when there is as much to read.
+            rest = rest.checked_sub(HEADER_BYTES + u64::from(length)).ok_or_else(damaged)?;
+            block.resize(length as usize, 0);
             file.read_exact(&mut block).map_err(Error::io("read", &path))?;
+            if xxh3_64(&block) != u64::from_le_bytes(checksum) {
+                return Err(damaged());
+            }
             records(&block, &mut payload, is_narrow, &mut row).ok_or_else(damaged)?;
-            rest = rest.saturating_sub(4 + block.len() as u64);
+        }
+        if self.is_kept.load(Ordering::Relaxed) {
+            return Ok(());
         }
         fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
@@ -95,20 +174,29 @@ impl Partitions {
         }
         self.memory_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let path = self.path(side, partition);
-        let length = (block.len() as u32).to_le_bytes();
-        // Opened for each block, because there may be more partitions than a process may have files.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(&length)?;
-                file.write_all(block)
-            })
-            .map_err(Error::io("write", &path))?;
-        found.file_bytes += 4 + block.len() as u64;
+        found.file_bytes += append(&path, [&*block]).map_err(Error::io("write", &path))?;
         block.clear();
         Ok(())
+    }
+
+    /// Writes a partition's blocks that are in memory; if that fails, its file is as it was.
+    fn write(&self, partition: &mut Partition, side: usize, number: usize) -> Result<()> {
+        if partition.blocks.is_empty() {
+            return Ok(());
+        }
+        let path = self.path(side, number);
+        match append(&path, &partition.blocks) {
+            Ok(bytes) => {
+                partition.file_bytes += bytes;
+                partition.blocks.clear();
+                Ok(())
+            }
+            Err(error) => {
+                let cut = OpenOptions::new().write(true).open(&path);
+                cut.and_then(|file| file.set_len(partition.file_bytes)).map_err(Error::io("write", &path))?;
+                Err(Error::io("write", &path)(error))
+            }
+        }
     }
 
     fn path(&self, side: usize, partition: usize) -> PathBuf {
@@ -117,9 +205,12 @@ impl Partitions {
 }
 
 impl Drop for Partitions {
-    /// After an error the rows are of no use, and large. If they cannot be removed now, the next scan does it.
+    /// After an error the rows are of no use, unless they were kept, and large. If they cannot be removed now, the next scan
+    /// does it.
     fn drop(&mut self) {
-        let _ = remove(&self.folder);
+        if !*self.is_kept.get_mut() {
+            let _ = remove(&self.folder);
+        }
     }
 }
 
@@ -189,14 +280,28 @@ fn records(
     Some(())
 }
 
+/// Opened for each write, because there may be more partitions than a process may have files. Gives how many bytes it wrote.
+fn append<'b>(path: &Path, blocks: impl IntoIterator<Item = &'b Vec<u8>>) -> io::Result<u64> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let mut bytes = 0;
+    for block in blocks {
+        let mut header = (block.len() as u32).to_le_bytes().to_vec();
+        header.extend_from_slice(&xxh3_64(block).to_le_bytes());
+        file.write_all(&header)?;
+        file.write_all(block)?;
+        bytes += HEADER_BYTES + block.len() as u64;
+    }
+    Ok(bytes)
+}
+
 /// A thread that panicked has ended the scan; what it left is only thrown away.
 fn lock(partition: &Mutex<Partition>) -> std::sync::MutexGuard<'_, Partition> {
     partition.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn remove(folder: &Path) -> Result<()> {
+pub(super) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
         _ => Ok(()),
     }
 }
