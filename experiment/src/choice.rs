@@ -132,8 +132,8 @@ impl<'a, V: 'static, E: 'static, L: View<V>, A> Choice<'a, V, E, L, InLine<'a, V
     /// Adds a branch. One that does not answer is dropped here, unbuilt and unboxed, if the call is not sampled.
     pub fn branch<N, F>(self, name: &str, branch: N) -> Choice<'a, V, E, L, InLine<'a, V, E>, Or<A, N>>
     where
-        N: FnOnce() -> F + 'a,
-        F: Future<Output = Result<V, E>> + 'a,
+        N: FnOnce() -> F + Send + 'a,
+        F: Future<Output = Result<V, E>> + Send + 'a,
     {
         self.add(name, branch, |trial, branch| trial.candidate(name, branch))
     }

@@ -37,13 +37,13 @@ enum State<B> {
     },
 }
 
-type AwaitingSend<V, E> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<V, E>> + Send>> + Send>;
+type Awaiting<'a, V, E> =
+    Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<V, E>> + Send + 'a>> + Send + 'a>;
 type BlockingSend<V, E> = Box<dyn FnOnce() -> Result<V, E> + Send>;
-type Awaiting<'a, V, E> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<V, E>> + 'a>> + 'a>;
 type Blocking<'a, V, E> = Box<dyn FnOnce() -> Result<V, E> + 'a>;
 
 /// A candidate that awaits, off the caller's path: of [`Experiment::trial`].
-pub struct Behind<V, E>(Contained<AwaitingSend<V, E>>);
+pub struct Behind<V, E>(Contained<Awaiting<'static, V, E>>);
 
 /// A candidate that blocks, off the caller's path: of [`Experiment::trial_sync`].
 pub struct BehindSync<V, E>(Contained<BlockingSend<V, E>>);
@@ -87,7 +87,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
 impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
     /// As [`trial`](Self::trial), on the caller's task and in the experiment's [`Order`](crate::Order): control and then the
     /// candidates as they were given, all of them in random order, or all at once. The caller waits for each, up to
-    /// [`in_line_timeout`](crate::Builder::in_line_timeout) where that is set.
+    /// [`in_line_timeout`](crate::Builder::in_line_timeout) where that is set. Candidates may borrow, and are [`Send`], so that a
+    /// service's tasks may await the call.
     pub fn trial_in_line<'a>(&'a self, key: impl AsRef<[u8]>) -> Trial<'a, V, E, L, InLine<'a, V, E>> {
         Trial::new(self, key.as_ref())
     }
@@ -241,8 +242,8 @@ impl<'a, V: 'static, E: 'static, L: View<V>> Trial<'a, V, E, L, InLine<'a, V, E>
     /// Adds a candidate. If the call is not sampled, it is dropped here, unbuilt and unboxed.
     pub fn candidate<N, F>(self, name: &str, candidate: N) -> Self
     where
-        N: FnOnce() -> F + 'a,
-        F: Future<Output = Result<V, E>> + 'a,
+        N: FnOnce() -> F + Send + 'a,
+        F: Future<Output = Result<V, E>> + Send + 'a,
     {
         self.offer(name, candidate, |candidate| {
             InLine(Contained::new(Box::new(move || Box::pin(candidate()))))

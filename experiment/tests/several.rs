@@ -461,3 +461,32 @@ fn calls_off_the_callers_path_are_send() {
     is_send(experiment.trial("k").choose("a").branch("a", || async { Ok(1) }).run());
     is_send(experiment.trial_sync("k").candidate("a", || Ok(1)));
 }
+
+/// Services run their requests on tasks that move between threads.
+#[tokio::test]
+async fn a_task_may_await_a_call_in_any_async_mode() {
+    let (experiment, _) = watched(|builder| builder.order(Order::Concurrent));
+    let experiment = Arc::new(experiment);
+    let task = tokio::spawn({
+        let experiment = experiment.clone();
+        async move {
+            let numbers = [1, 2];
+            let behind =
+                experiment.trial("k").candidate("a", || async { Ok(1) }).run(|| async { Ok(1) }).await;
+            let in_line = experiment
+                .trial_in_line("k")
+                .candidate("a", || async { Ok(numbers[0]) })
+                .candidate("b", || async { Ok(numbers[1]) })
+                .run(|| async { Ok(1) })
+                .await;
+            let chosen = experiment
+                .trial_in_line("k")
+                .choose("a")
+                .branch("a", || async { Ok(numbers[0]) })
+                .run()
+                .await;
+            (behind, in_line, chosen.map_err(|error| error.to_string()))
+        }
+    });
+    assert_eq!(task.await.unwrap(), (Ok(1), Ok(1), Ok(Ok(1))));
+}
