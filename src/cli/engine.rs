@@ -27,7 +27,7 @@ pub(crate) enum Engine {
 /// What is compared.
 pub(crate) enum Sides {
     Snapshots(Box<SnapshotPair>),
-    Dumps(Dumps),
+    Dumps(Box<Dumps>),
 }
 
 impl FromStr for Engine {
@@ -80,7 +80,7 @@ impl Engine {
                 watch(*pair, findings, options, progress, cancel).await?
             }
             (Self::Local, Sides::Dumps(dumps)) => {
-                watch_dumps(dumps, findings, options, progress, cancel).await?
+                watch_dumps(*dumps, findings, options, progress, cancel).await?
             }
             #[cfg(feature = "distributed")]
             (Self::Cluster(cluster), Sides::Snapshots(pair)) => {

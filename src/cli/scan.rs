@@ -122,7 +122,7 @@ impl Scan {
             None => format!("findings: {}\n", self.out.display()),
         };
         Ok(Comparison {
-            sides: Sides::Dumps(dumps),
+            sides: Sides::Dumps(Box::new(dumps)),
             options,
             engine: self.engine,
             next,

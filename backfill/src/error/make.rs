@@ -101,6 +101,20 @@ impl Error {
     }
 }
 
+/// A store's answer in one line. What it says itself comes as XML, with the request and all that was signed in it.
+pub(super) fn store_answer(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let Some((before, document)) = text.split_once('<') else { return text };
+    let element = |name: &str| {
+        let (_, rest) = document.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once("</")?.0.trim().to_owned())
+    };
+    let said: Vec<String> = [element("Code"), element("Message")].into_iter().flatten().collect();
+    format!("{}: {}", before.trim_end_matches([':', ' ']), said.join(": "))
+        .trim_end_matches([':', ' '])
+        .to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,18 +132,4 @@ mod tests {
         let error = Error::parquet_write("part.parquet")(ParquetError::General("odd".into()));
         assert!(error.to_string().contains("odd"), "{error}");
     }
-}
-
-/// A store's answer in one line. What it says itself comes as XML, with the request and all that was signed in it.
-pub(super) fn store_answer(error: &object_store::Error) -> String {
-    let text = error.to_string();
-    let Some((before, document)) = text.split_once('<') else { return text };
-    let element = |name: &str| {
-        let (_, rest) = document.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once("</")?.0.trim().to_owned())
-    };
-    let said: Vec<String> = [element("Code"), element("Message")].into_iter().flatten().collect();
-    format!("{}: {}", before.trim_end_matches([':', ' ']), said.join(": "))
-        .trim_end_matches([':', ' '])
-        .to_owned()
 }

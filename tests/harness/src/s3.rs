@@ -216,7 +216,7 @@ async fn answer(
         return Ok(answer);
     }
     let (head, body) = service.call(request.map(Body::from)).await?.into_parts();
-    let whole = BodyExt::collect(body).await.map(|body| body.to_bytes()).unwrap_or_default();
+    let whole = BodyExt::collect(body).await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     // The length that the head promises stays.
     let half = stream::iter([Ok::<_, std::io::Error>(whole.slice(..whole.len() / 2))]);
     let body = match mischief {
