@@ -58,7 +58,10 @@ DATAFUSION_FULL = {
         from {old} o full join {new} n on o.id = n.id
         where o.id is null or n.id is null or {differs}""",
 }
-DATAFUSION_KEYS = {"anti join": "select count(*), -1, -1 from {old} o left anti join {new} n on o.id = n.id"}
+# Of two expressions it asks that they have names of their own.
+DATAFUSION_KEYS = {
+    "anti join": "select count(*), -1 as mismatched, -1 as orphaned from {old} o left anti join {new} n on o.id = n.id"
+}
 
 
 class Case:
@@ -191,7 +194,7 @@ def work(tool, query, old, new, keys_only):
 
 
 def formatted(query, **files):
-    differs = " or ".join(f"o.{column} is distinct from n.{column}" for column in COLUMNS)
+    differs = " or ".join(f"(o.{column} is distinct from n.{column})" for column in COLUMNS)
     return query.format(counts=COUNTS, columns=", ".join(COLUMNS), differs=differs, **files)
 
 
