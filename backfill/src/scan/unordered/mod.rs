@@ -145,14 +145,18 @@ impl Scan<'_> {
             None => (self.partitions(folder.clone(), words)?, [0, 0]),
         };
         self.meter.add(self.rows_of(done))?;
-        let mut keep = |groups| match partitions.keep() {
-            Ok(file_bytes) => Checkpoint { about: about.clone(), groups, file_bytes }.write(&folder),
-            // It may well end without a disk.
-            Err(error @ Error::DiskFull { .. }) => {
-                tracing::warn!(%error, "if this scan is stopped, it cannot go on from here");
-                Ok(())
+        let mut keep = |groups| {
+            let kept = partitions.keep().and_then(|file_bytes| {
+                Checkpoint { about: about.clone(), groups, file_bytes }.write(&folder)
+            });
+            match kept {
+                // It may well end without a disk.
+                Err(error @ Error::DiskFull { .. }) => {
+                    tracing::warn!(%error, "if this scan is stopped, it cannot go on from here");
+                    Ok(())
+                }
+                kept => kept,
             }
-            Err(error) => Err(error),
         };
         self.fill(&partitions, done, &mut keep, |group, spill| {
             let mut sums = Sums::new(columns, group.keys.rows());
