@@ -7,7 +7,7 @@ use crate::{
     breaker::Pass,
     experiment::Inner,
     hooks::{Picture, guard},
-    ledger::{Bin, Entry, Ledger},
+    ledger::{Bin, Entry},
     roster::Candidate,
     sample::Draw,
 };
@@ -83,14 +83,6 @@ impl<V, E, L: View<V>> Experiment<V, E, L> {
             draw => draw,
         }
     }
-
-    /// Leave for a call with one candidate in line.
-    #[inline]
-    pub(crate) fn enter_in_line(&self, key: &[u8]) -> Option<Ticket> {
-        let inner = &self.inner;
-        let only = &inner.roster.only;
-        inner.open(only, only.ledger.open_in_line(), key, &inner.decide(key))
-    }
 }
 
 impl<V, E, L: View<V>> Inner<V, E, L> {
@@ -102,10 +94,16 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
         }
     }
 
+    #[inline]
     pub(crate) fn decide(&self, key: &[u8]) -> Decision {
-        if self.closed.load(Ordering::Relaxed) {
-            return Decision::Shed;
+        match self.closed.load(Ordering::Relaxed) {
+            true => Decision::Shed,
+            false if self.run_if.is_none() && self.before_run.is_none() => Decision::TakePart,
+            false => self.decide_by_hooks(key),
         }
+    }
+
+    fn decide_by_hooks(&self, key: &[u8]) -> Decision {
         let mut failures = Vec::new();
         let takes_part = match &self.run_if {
             Some(run_if) => guard(Hook::RunIf, &mut failures, || run_if(key)).unwrap_or(false),
@@ -121,26 +119,47 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
         }
     }
 
+    /// A candidate's pass in line, unless it is not to run: then that is counted.
+    #[inline]
+    pub(crate) fn enter(&self, candidate: &Candidate, key: &[u8], decision: &Decision) -> Option<Pass> {
+        let pass = (*decision == Decision::TakePart).then(|| self.admit(candidate)).flatten();
+        if pass.is_none() {
+            self.turn_away(candidate, candidate.ledger.open(), key, decision);
+        }
+        pass
+    }
+
+    /// Budget before breaker: a probe must not be spent on a call that is shed.
+    #[inline]
+    fn admit(&self, candidate: &Candidate) -> Option<Pass> {
+        let now = || self.clock.now_ns();
+        let pass = if self.budget.take(now) { candidate.breaker.pass(now) } else { Pass::Open };
+        (pass != Pass::Open).then_some(pass)
+    }
+
     /// Opens a candidate's account of a call, and settles it at once if the candidate is not to run.
     #[inline]
     pub(crate) fn open(
         &self,
         candidate: &Candidate,
-        mut entry: Entry,
+        entry: Entry,
         key: &[u8],
         decision: &Decision,
     ) -> Option<Ticket> {
+        if *decision == Decision::TakePart
+            && let Some(pass) = self.admit(candidate)
+        {
+            return Some(Ticket { entry, pass });
+        }
+        self.turn_away(candidate, entry, key, decision);
+        None
+    }
+
+    /// Counts a call that a candidate has no part in.
+    #[inline(never)]
+    fn turn_away(&self, candidate: &Candidate, mut entry: Entry, key: &[u8], decision: &Decision) {
         match decision {
-            Decision::TakePart => {
-                let now = || self.clock.now_ns();
-                // Budget before breaker: a probe must not be spent on a call that is shed.
-                let pass = if self.budget.take(now) { candidate.breaker.pass(now) } else { Pass::Open };
-                if pass != Pass::Open {
-                    return Some(Ticket { entry, pass });
-                }
-                entry.settle(Bin::Shed);
-            }
-            Decision::Shed => entry.settle(Bin::Shed),
+            Decision::TakePart | Decision::Shed => entry.settle(Bin::Shed),
             Decision::Skip => entry.settle(Bin::Skipped),
             Decision::HookFailed(failure) => {
                 entry.settle(Bin::Incomparable);
@@ -160,19 +179,13 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
                 }
             }
         }
-        None
     }
 
     /// Opens the accounts of several candidates of one call. What is not to run is dropped here, unbuilt.
-    pub(crate) fn open_all<B>(
-        &self,
-        offered: Vec<Offered<B>>,
-        key: &[u8],
-        entry: impl Fn(&Ledger) -> Entry,
-    ) -> Vec<Run<B>> {
+    pub(crate) fn open_all<B>(&self, offered: Vec<Offered<B>>, key: &[u8]) -> Vec<Run<B>> {
         let decision = self.decide(key);
         let run = |Offered { candidate, build }: Offered<B>| {
-            let ticket = self.open(&candidate, entry(&candidate.ledger), key, &decision)?;
+            let ticket = self.open(&candidate, candidate.ledger.open(), key, &decision)?;
             Some(Run { named: Some(candidate), ticket, build })
         };
         offered.into_iter().filter_map(run).collect()

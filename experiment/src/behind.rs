@@ -12,7 +12,7 @@ use crate::{
     execute::{Awaits, Blocks, Executes, Hold},
     experiment::Inner,
     follow::{ControlSource, Follower},
-    ledger::{Bin, Ledger},
+    ledger::Bin,
     meter::{metered, metered_sync},
     reread::Again,
     runtime::CandidateHandle,
@@ -143,7 +143,7 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
             offered.iter().for_each(|offered| offered.candidate.ledger.refuse(Bin::Shed));
             return None;
         };
-        let mut runs = self.inner.open_all(offered, key, Ledger::open);
+        let mut runs = self.inner.open_all(offered, key);
         fastrand::shuffle(&mut runs);
         (!runs.is_empty()).then_some((room, runs))
     }

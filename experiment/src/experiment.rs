@@ -178,14 +178,18 @@ impl<V, E, L: View<V>> Inner<V, E, L> {
     }
 
     /// Whether anybody wants an observation with this verdict: otherwise it is not built.
+    #[inline]
     pub(crate) fn is_wanted(&self, verdict: &Verdict) -> bool {
-        self.after_run.is_some()
-            || self.publishers.iter().any(|publisher| {
-                let mut failures = Vec::new();
-                let wants = guard(Hook::Publish, &mut failures, || publisher.wants(verdict));
-                self.note_publish_failures(&failures);
-                wants.unwrap_or(false)
-            })
+        self.after_run.is_some() || (!self.publishers.is_empty() && self.is_wanted_by_publishers(verdict))
+    }
+
+    fn is_wanted_by_publishers(&self, verdict: &Verdict) -> bool {
+        self.publishers.iter().any(|publisher| {
+            let mut failures = Vec::new();
+            let wants = guard(Hook::Publish, &mut failures, || publisher.wants(verdict));
+            self.note_publish_failures(&failures);
+            wants.unwrap_or(false)
+        })
     }
 
     pub(crate) fn publish(&self, observation: &Observation) {

@@ -96,6 +96,17 @@ impl<O> Hooks<O> {
             (Err(old), Err(new)) => (self.compare_errors)(old, new).into(),
             _ => Comparison::Mismatch,
         });
+        self.assess_compared(compared, old, new, failures)
+    }
+
+    /// As [`assess`](Self::assess), where `compare` was asked already; `None`: it panicked.
+    pub(crate) fn assess_compared(
+        &self,
+        compared: Option<Comparison>,
+        old: Seen<'_, O>,
+        new: Seen<'_, O>,
+        failures: &mut Vec<HookFailure>,
+    ) -> Assessment {
         match compared {
             None => return Assessment::HookFailed,
             Some(Comparison::Match) => return Assessment::Agree,

@@ -1,15 +1,19 @@
 //! In line: candidate and comparison on the caller's task, where that is wanted.
 
-use std::future::Future;
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
 use crate::{
     Experiment, Order, View,
     contain::{Contained, caught, caught_sync},
-    ledger::Bin,
+    leave::Leave,
     meter::{metered, metered_sync},
     sample::Draw,
     settle::Side,
-    turns::{both, bounded},
+    turns::{both, bounded, poll_both},
 };
 
 impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
@@ -39,12 +43,25 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             Draw::ForcedCandidate => return candidate.into_inner()().await,
             Draw::Sampled => {}
         }
+        // Apart, so that calls which are not sampled pay neither for the frame of the others nor for its end.
+        let mut sampled = pin!(self.run_sampled(key, control, candidate));
+        poll_fn(|context| poll_apart(sampled.as_mut(), context)).await
+    }
+
+    async fn run_sampled<C, CF, N, NF>(&self, key: &[u8], control: C, candidate: Contained<N>) -> Result<V, E>
+    where
+        C: FnOnce() -> CF,
+        CF: Future<Output = Result<V, E>>,
+        N: FnOnce() -> NF,
+        NF: Future<Output = Result<V, E>>,
+    {
         let inner = &*self.inner;
-        let Some(ticket) = self.enter_in_line(key) else {
+        let only = &*inner.roster.only;
+        let Some(pass) = inner.enter(only, key, &inner.decide(key)) else {
             return control().await;
         };
+        let mut leave = Leave::new(only, pass);
         let clock = &inner.clock;
-        let only = &*inner.roster.only;
         let is_plain = !inner.measures_cpu && inner.in_line_timeout.is_none();
         // The common cases by themselves: each layer around a future costs nanoseconds.
         if is_plain && inner.order == Order::ControlFirst {
@@ -53,30 +70,41 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             let between = clock.tick();
             let new = caught(candidate).await;
             let ended = clock.tick();
-            let control = Side { output: &old, wall_ns: clock.between(began, between), cpu: None };
-            let new = Side { output: Some(new), wall_ns: clock.between(between, ended), cpu: None };
-            raise(inner.settle_in_line(only, ticket, key, control, new));
+            let wall_ns = (clock.between(began, between), clock.between(between, ended));
+            inner.settle_plain(leave, key, &old, new, wall_ns);
             return old;
         }
         if is_plain && inner.order == Order::Concurrent {
             let began = clock.tick();
-            let ((old, old_ended), (new, new_ended)) = both(clock, control(), caught(candidate)).await;
-            let control = Side { output: &old, wall_ns: clock.between(began, old_ended), cpu: None };
-            let new = Side { output: Some(new), wall_ns: clock.between(began, new_ended), cpu: None };
-            raise(inner.settle_in_line(only, ticket, key, control, new));
+            let (mut control, mut candidate) = (pin!(control()), pin!(caught(candidate)));
+            let (first_old, old_at, first_new, new_at) =
+                poll_both(clock, control.as_mut(), candidate.as_mut()).await;
+            if first_old.is_pending() || first_new.is_pending() {
+                let first = (first_old, old_at, first_new, new_at);
+                let ((old, old_at), (new, new_at)) = both(clock, first, control, candidate).await;
+                let wall_ns = (clock.between(began, old_at), clock.between(began, new_at));
+                inner.settle_plain(leave, key, &old, new, wall_ns);
+                return old;
+            }
+            let (Poll::Ready(old), Poll::Ready(new)) = (first_old, first_new) else {
+                unreachable!("neither is pending");
+            };
+            let wall_ns = (clock.between(began, old_at), clock.between(began, new_at));
+            inner.settle_plain(leave, key, &old, new, wall_ns);
             return old;
         }
         let Some(candidate) = bounded(inner.in_line_timeout, caught(candidate)) else {
-            let mut entry = ticket.entry;
-            entry.settle(Bin::Shed);
+            leave.shed();
             return control().await;
         };
         let cpu = inner.measures_cpu;
         let began = clock.tick();
         let (old, new) = match inner.order {
             Order::Concurrent => {
-                let (control, candidate) = (metered(cpu, control()), metered(cpu, candidate));
-                let ((old, old_ended), (new, new_ended)) = both(clock, control, candidate).await;
+                let (mut control, mut candidate) =
+                    (pin!(metered(cpu, control())), pin!(metered(cpu, candidate)));
+                let first = poll_both(clock, control.as_mut(), candidate.as_mut()).await;
+                let ((old, old_ended), (new, new_ended)) = both(clock, first, control, candidate).await;
                 (
                     Side::new(old, clock.between(began, old_ended)),
                     Side::new(new, clock.between(began, new_ended)),
@@ -97,7 +125,7 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
                 (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
             }
         };
-        raise(inner.settle_in_line(only, ticket, key, old.as_ref(), new));
+        raise(inner.settle_in_line(leave, key, old.as_ref(), new));
         old.output
     }
 
@@ -116,19 +144,21 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         match self.draw_one(key.as_ref()) {
             Draw::Bare | Draw::ForcedName => control(),
             Draw::ForcedCandidate => candidate.into_inner()(),
-            Draw::Sampled => self.run_sync_sampled(key.as_ref(), control, candidate),
+            Draw::Sampled => self.run_sampled_sync(key.as_ref(), control, candidate),
         }
     }
 
-    fn run_sync_sampled<C, N>(&self, key: &[u8], control: C, candidate: Contained<N>) -> Result<V, E>
+    fn run_sampled_sync<C, N>(&self, key: &[u8], control: C, candidate: Contained<N>) -> Result<V, E>
     where
         C: FnOnce() -> Result<V, E>,
         N: FnOnce() -> Result<V, E>,
     {
         let inner = &*self.inner;
-        let Some(ticket) = self.enter_in_line(key) else {
+        let only = &*inner.roster.only;
+        let Some(pass) = inner.enter(only, key, &inner.decide(key)) else {
             return control();
         };
+        let leave = Leave::new(only, pass);
         let (clock, cpu) = (&inner.clock, inner.measures_cpu);
         let candidate = || Some(caught_sync(candidate));
         let began = clock.tick();
@@ -145,9 +175,14 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
             let ended = clock.tick();
             (Side::new(old, clock.between(began, between)), Side::new(new, clock.between(between, ended)))
         };
-        raise(inner.settle_in_line(&inner.roster.only, ticket, key, old.as_ref(), new));
+        raise(inner.settle_in_line(leave, key, old.as_ref(), new));
         old.output
     }
+}
+
+#[inline(never)]
+fn poll_apart<F: Future>(future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+    future.poll(context)
 }
 
 /// Where the experiment raises, for tests: panics with what the candidate's end has to say.

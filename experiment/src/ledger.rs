@@ -1,16 +1,22 @@
-//! Where calls are counted: one page for each epoch and cohort of a candidate, written to without locks.
+//! Where calls are counted: one page for each epoch and cohort of a candidate, written to without locks, and for calls in
+//! line that matched a [`Journal`] for each thread.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering, fence},
     },
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
+use thread_local::ThreadLocal;
 
-use crate::{Tally, Totals, sketch::SharedSketch};
+use crate::{
+    Tally, Totals,
+    journal::Journal,
+    sketch::{self, Gathered, SharedSketch},
+};
 
 /// The buckets of the account. `Transient` and `Ignored` add up with `Matched` to `Totals::matched`: kept
 /// apart here, so that a part is never seen without its whole.
@@ -67,7 +73,12 @@ impl Page {
 
     #[inline]
     pub(crate) fn count(&self, bin: Bin) {
-        self.counter(bin).fetch_add(1, Ordering::Relaxed);
+        self.count_many(bin, 1);
+    }
+
+    #[inline]
+    fn count_many(&self, bin: Bin, calls: u64) {
+        self.counter(bin).fetch_add(calls, Ordering::Relaxed);
     }
 
     #[inline]
@@ -80,9 +91,9 @@ impl Page {
 
     /// A pair of latencies is recorded for the same calls on both sides, or the percentiles would not be
     /// of the same population.
-    pub(crate) fn record_latencies(&self, control_ns: u64, candidate_ns: u64) {
-        self.control.record(control_ns);
-        self.candidate_latency.record(candidate_ns);
+    pub(crate) fn record_latencies(&self, control: sketch::Bin, candidate: sketch::Bin) {
+        self.control.record(control);
+        self.candidate_latency.record(candidate);
     }
 
     fn tally(&self, experiment: &str, take: bool) -> Tally {
@@ -120,37 +131,19 @@ impl Page {
 }
 
 /// One eligible call that has not ended. Dropped without having been settled, it was cut off: its caller
-/// or the process went away.
+/// or the process went away. Its page is held by a reference count: such calls are in flight for all to see.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    page: Held,
+    page: Arc<Page>,
     cut_off: Bin,
     settled: bool,
 }
 
-/// How an entry keeps its page.
-#[derive(Debug)]
-enum Held {
-    /// By a reference count: such calls are in flight for all to see.
-    Counted(Arc<Page>),
-    /// At half the cost, for calls in line: nobody waits for those. Once the page is retired it is
-    /// counted too, by `ArcSwap`'s doing.
-    Pinned(Guard<Arc<Page>>),
-}
-
-impl std::ops::Deref for Held {
-    type Target = Page;
-
-    #[inline]
-    fn deref(&self) -> &Page {
-        match self {
-            Self::Counted(page) => page,
-            Self::Pinned(page) => page,
-        }
-    }
-}
-
 impl Entry {
+    fn new(page: Arc<Page>) -> Self {
+        Self { page, cut_off: Bin::Incomparable, settled: false }
+    }
+
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.page.epoch
@@ -167,7 +160,7 @@ impl Entry {
 
     #[inline]
     pub(crate) fn record_latencies(&self, control_ns: u64, candidate_ns: u64) {
-        self.page.record_latencies(control_ns, candidate_ns);
+        self.page.record_latencies(sketch::Bin::of(control_ns), sketch::Bin::of(candidate_ns));
     }
 
     /// Counts the call. It stays in flight until this value is dropped, so that what follows from its end
@@ -194,6 +187,9 @@ pub(crate) struct Ledger {
     cohorts_max: usize,
     /// The page of calls without a cohort: nearly all of them.
     front: ArcSwap<Page>,
+    /// The epoch of the front page, for calls in line, which hold no page.
+    epoch: AtomicU64,
+    journals: ThreadLocal<Journal>,
     other: Mutex<Pages>,
 }
 
@@ -203,24 +199,66 @@ struct Pages {
     cohorts: BTreeMap<Arc<str>, Arc<Page>>,
     /// Pages of epochs gone by, until their last call has ended and been drained.
     retired: Vec<Arc<Page>>,
+    posting: Posting,
+}
+
+/// Where a journal's lines are gathered; empty between two.
+#[derive(Debug, Default)]
+struct Posting {
+    control: Gathered,
+    candidate: Gathered,
 }
 
 impl Ledger {
     pub(crate) fn new(epoch: u64, candidate: Arc<str>, cohorts_max: usize) -> Self {
         let front = ArcSwap::from_pointee(Page::new(epoch, candidate.clone(), None));
-        Self { candidate, cohorts_max, front, other: Mutex::default() }
+        Self {
+            candidate,
+            cohorts_max,
+            front,
+            epoch: AtomicU64::new(epoch),
+            journals: ThreadLocal::new(),
+            other: Mutex::default(),
+        }
     }
 
     #[inline]
     pub(crate) fn open(&self) -> Entry {
-        let page = Held::Counted(self.front.load_full());
-        Entry { page, cut_off: Bin::Incomparable, settled: false }
+        Entry::new(self.front.load_full())
     }
 
+    /// Opens the account of a call in line that began in `epoch`.
+    pub(crate) fn open_in(&self, epoch: u64) -> Entry {
+        let front = self.front.load_full();
+        Entry::new(if front.epoch == epoch { front } else { self.page_of(&mut self.lock(), epoch) })
+    }
+
+    /// Counts a call in line that began in `epoch` and has matched.
     #[inline]
-    pub(crate) fn open_in_line(&self) -> Entry {
-        let page = Held::Pinned(self.front.load());
-        Entry { page, cut_off: Bin::Incomparable, settled: false }
+    pub(crate) fn matched_in_line(&self, epoch: u64, control_ns: u64, candidate_ns: u64) {
+        let (control, candidate) = (sketch::Bin::of(control_ns), sketch::Bin::of(candidate_ns));
+        let journal = self.journals.get_or(|| Journal::new(epoch));
+        if !journal.note(epoch, control, candidate) {
+            self.matched_beside(journal, epoch, control, candidate);
+        }
+    }
+
+    /// As [`matched_in_line`](Self::matched_in_line), where the thread's journal is full or of another epoch.
+    #[cold]
+    fn matched_beside(&self, journal: &Journal, epoch: u64, control: sketch::Bin, candidate: sketch::Bin) {
+        // Who reads the counts may hold the lock for long. Callers do not wait for that.
+        let pages = match self.other.try_lock() {
+            Ok(pages) => Some(pages),
+            Err(TryLockError::Poisoned(pages)) => Some(pages.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(mut pages) = pages {
+            self.post(journal, &mut pages);
+            journal.turn_to(epoch);
+        }
+        let mut entry = self.open_in(epoch);
+        entry.page.record_latencies(control, candidate);
+        entry.settle(Bin::Matched);
     }
 
     /// Counts a call that ends before anything of it has begun.
@@ -238,7 +276,7 @@ impl Ledger {
         if self.front.load().epoch == epoch {
             let full = other.cohorts.len() >= self.cohorts_max && !other.cohorts.contains_key(cohort);
             let cohort: Arc<str> = if full { COHORT_OTHER } else { cohort }.into();
-            entry.page = Held::Counted(other.cohorts.entry(cohort).or_insert_with_key(page).clone());
+            entry.page = other.cohorts.entry(cohort).or_insert_with_key(page).clone();
             return;
         }
         let known = |name: &str| {
@@ -251,11 +289,12 @@ impl Ledger {
             other.retired.push(page.clone());
             page
         });
-        entry.page = Held::Counted(kept);
+        entry.page = kept;
     }
 
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
-        self.front.load().epoch
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Calls that begin from now on count for `epoch`; those under way still count for theirs.
@@ -266,17 +305,20 @@ impl Ledger {
         }
         let last = self.front.swap(Arc::new(Page::new(epoch, self.candidate.clone(), None)));
         let cohorts = std::mem::take(&mut other.cohorts);
+        self.epoch.store(epoch, Ordering::Relaxed);
         other.retired.push(last);
         other.retired.extend(cohorts.into_values());
     }
 
     pub(crate) fn read(&self, experiment: &str) -> Vec<Tally> {
-        let other = self.lock();
+        let mut other = self.lock();
+        self.post_all(&mut other);
         self.collect(&other, |page| page.tally(experiment, false))
     }
 
     pub(crate) fn drain(&self, experiment: &str) -> Vec<Tally> {
         let mut other = self.lock();
+        self.post_all(&mut other);
         // Before the counts are taken: a page may be forgotten only if it was quiet already then.
         let mut quiet: Vec<_> = other.retired.iter().map(|page| calls_on(page) == 0).collect();
         let tallies = self.collect(&other, |page| page.tally(experiment, true));
@@ -299,6 +341,39 @@ impl Ledger {
         pages.map(|page| tally(page)).filter(|tally| tally.totals.eligible > 0).collect()
     }
 
+    /// The page of an epoch, without a cohort. One that was forgotten, as nobody seemed to count on it any more, is begun
+    /// again: what is drained twice adds up.
+    fn page_of(&self, other: &mut Pages, epoch: u64) -> Arc<Page> {
+        let front = self.front.load_full();
+        if front.epoch == epoch {
+            return front;
+        }
+        let known = other.retired.iter().find(|page| page.epoch == epoch && page.cohort.is_none());
+        known.cloned().unwrap_or_else(|| {
+            let page = Arc::new(Page::new(epoch, self.candidate.clone(), None));
+            other.retired.push(page.clone());
+            page
+        })
+    }
+
+    fn post_all(&self, other: &mut Pages) {
+        self.journals.iter().for_each(|journal| self.post(journal, other));
+    }
+
+    fn post(&self, journal: &Journal, other: &mut Pages) {
+        if let Some(epoch) = journal.waiting() {
+            let page = self.page_of(other, epoch);
+            let Posting { control, candidate } = &mut other.posting;
+            let calls = journal.post(|control_bin, candidate_bin| {
+                control.add(control_bin);
+                candidate.add(candidate_bin);
+            });
+            control.record_in(&page.control);
+            candidate.record_in(&page.candidate_latency);
+            page.count_many(Bin::Matched, calls);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pages> {
         self.other.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -314,4 +389,59 @@ fn calls_on(page: &Arc<Page>) -> u64 {
     // A reference is given up with release after its call was counted: now those counts are visible.
     fence(Ordering::Acquire);
     references - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than a journal holds.
+    const CALLS: u64 = 2_000;
+
+    #[test]
+    fn a_call_that_ends_while_the_counts_are_read_waits_for_nobody() {
+        let ledger = Ledger::new(1, "candidate".into(), 1);
+        let reading = ledger.lock();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..CALLS).for_each(|_| ledger.matched_in_line(1, 100, 200)));
+        });
+        drop(reading);
+        let tallies = ledger.read("experiment");
+        assert_eq!(tallies[0].totals.matched, CALLS);
+        assert_eq!(
+            (tallies[0].control_latency.count(), tallies[0].candidate_latency.count()),
+            (CALLS, CALLS)
+        );
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_leaves_its_calls() {
+        let ledger = Ledger::new(1, "candidate".into(), 1);
+        for _ in 0..3 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| ledger.matched_in_line(1, 100, 200));
+            });
+        }
+        assert_eq!(ledger.drain("experiment")[0].totals.matched, 3);
+        assert!(ledger.drain("experiment").is_empty());
+    }
+
+    #[test]
+    fn a_call_in_line_that_outlives_its_epochs_page_still_counts_for_it() {
+        let ledger = Ledger::new(1, "candidate".into(), 1);
+        ledger.matched_in_line(1, 100, 200);
+        ledger.set_epoch(2);
+        assert_eq!(ledger.drain("experiment").len(), 1);
+        assert!(ledger.lock().retired.is_empty(), "nobody holds the page of the first epoch");
+        ledger.matched_in_line(2, 100, 200);
+        ledger.matched_in_line(1, 100, 200);
+        drop(ledger.open_in(1));
+        let mut tallies = ledger.drain("experiment");
+        tallies.sort_by_key(|tally| tally.epoch);
+        let counts: Vec<_> = tallies
+            .iter()
+            .map(|tally| (tally.epoch, tally.totals.matched, tally.totals.incomparable))
+            .collect();
+        assert_eq!(counts, [(1, 1, 1), (2, 1, 0)]);
+    }
 }

@@ -56,9 +56,11 @@ mod experiment;
 mod follow;
 mod hooks;
 mod in_line;
+mod journal;
 #[doc = include_str!("../docs/cookbook.md")]
 pub mod cookbook {}
 pub mod judge;
+mod leave;
 mod ledger;
 mod lens;
 mod lifecycle;

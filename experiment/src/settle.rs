@@ -1,21 +1,29 @@
 //! The end of a candidate in line: compare, count, publish, on the caller's task.
 
-use std::time::Duration;
+use std::{
+    cell::Cell,
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use crate::{
-    Branch, ErrorSummary, Hook, HookFailure, Incomparable, Outcome, Seen, Verdict, View,
+    Branch, Comparison, ErrorSummary, Hook, HookFailure, Incomparable, Outcome, Seen, Verdict, View,
     admit::Ticket,
     contain::{Caught, Contained, drop_contained},
     experiment::Inner,
-    hooks::{Assessment, Picture, guard, panic_message},
-    ledger::Bin,
-    roster::Candidate,
+    hooks::{Picture, guard, panic_message},
+    in_line::raise,
+    leave::{Holds, Leave},
     sketch::nanoseconds,
     weigh::raised,
 };
 
 /// A candidate's end in line; `None` where it did not end in time.
 pub(crate) type Timed<T> = Option<Caught<T>>;
+
+/// What comparing two values has come to, or the hook that panicked.
+pub(crate) type Asked = Result<Comparison, HookFailure>;
 
 /// A side that has ended, and what that took.
 pub(crate) struct Side<T> {
@@ -35,59 +43,99 @@ impl<T> Side<T> {
 }
 
 impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
-    /// Compares, settles and publishes; gives what a test is to be told. Two values that agree, with nobody to tell, are
-    /// most calls: they take the short way.
+    /// Compares, settles and publishes; gives what a test is to be told.
     #[inline]
-    pub(crate) fn settle_in_line(
+    pub(crate) fn settle_in_line<C: Holds>(
         &self,
-        candidate: &Candidate,
-        mut ticket: Ticket,
+        mut leave: Leave<C>,
         key: &[u8],
         control: Side<&Result<V, E>>,
         ended: Side<Timed<Result<V, E>>>,
     ) -> Option<String> {
-        let mut failures = Vec::new();
-        let mut assessment = None;
         let in_time = self.in_line_timeout.is_none_or(|limit| ended.wall_ns <= nanoseconds(limit));
-        if let (Ok(old), Some(Ok(Ok(new)))) = (control.output, ended.output.as_ref().map(Contained::get))
-            && in_time
-        {
-            assessment = self.assess_values(old, new, &mut failures);
-            if assessment == Some(Assessment::Agree)
-                && failures.is_empty()
-                && self.hooks.cohort.is_none()
-                && !self.is_wanted(&Verdict::Matched)
-            {
-                candidate.breaker.succeeded(ticket.pass);
-                let (control_ns, candidate_ns) = self.durations(control.wall_ns, ended.wall_ns);
-                ticket.entry.record_latencies(control_ns, candidate_ns);
-                ticket.entry.settle(Bin::Matched);
-                return None;
+        let asked = match &ended.output {
+            Some(new) if in_time => {
+                match self.settle_agreed(&mut leave, control.output, new, (control.wall_ns, ended.wall_ns)) {
+                    ControlFlow::Break(()) => return None,
+                    ControlFlow::Continue(asked) => asked,
+                }
             }
-        }
-        self.settle_in_full(candidate, ticket, key, control, ended, assessment, failures)
+            _ => None,
+        };
+        self.settle_in_full(leave, key, control, ended, asked)
     }
 
-    fn assess_values(&self, old: &V, new: &V, failures: &mut Vec<HookFailure>) -> Option<Assessment> {
-        let both = self.look(Ok(old), failures, |old, failures| {
-            self.look(Ok(new), failures, |new, failures| self.hooks.assess(old, new, failures))
-        });
-        both.flatten()
-    }
-
-    #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "what the short way has, and what it has found out")]
-    fn settle_in_full(
+    /// As [`settle_in_line`](Self::settle_in_line), of two sides that had all time they wanted; raises too.
+    #[inline]
+    pub(crate) fn settle_plain<C: Holds>(
         &self,
-        candidate: &Candidate,
-        ticket: Ticket,
+        mut leave: Leave<C>,
+        key: &[u8],
+        old: &Result<V, E>,
+        new: Caught<Result<V, E>>,
+        wall_ns: (u64, u64),
+    ) {
+        if let ControlFlow::Continue(asked) = self.settle_agreed(&mut leave, old, &new, wall_ns) {
+            let control = Side { output: old, wall_ns: wall_ns.0, cpu: None };
+            let ended = Side { output: Some(new), wall_ns: wall_ns.1, cpu: None };
+            raise(self.settle_in_full(leave, key, control, ended, asked));
+        }
+    }
+
+    /// Two values that agree, with nobody to tell, are most calls: they take this short way, and are settled. Of all others it
+    /// gives what comparing them has come to, where they were compared.
+    #[inline]
+    pub(crate) fn settle_agreed<C: Holds>(
+        &self,
+        leave: &mut Leave<C>,
+        old: &Result<V, E>,
+        new: &Caught<Result<V, E>>,
+        (control_ns, candidate_ns): (u64, u64),
+    ) -> ControlFlow<(), Option<Asked>> {
+        let (Ok(old), Ok(Ok(new))) = (old, new.get()) else {
+            return ControlFlow::Continue(None);
+        };
+        let asked = self.compare_values(old, new);
+        let ends_here = matches!(asked, Ok(Comparison::Match))
+            && self.hooks.cohort.is_none()
+            && !self.is_wanted(&Verdict::Matched);
+        if !ends_here {
+            return ControlFlow::Continue(Some(asked));
+        }
+        let (control_ns, candidate_ns) = self.durations(control_ns, candidate_ns);
+        leave.matched(control_ns, candidate_ns);
+        ControlFlow::Break(())
+    }
+
+    /// One net under views and comparison: that is all that two sides which agree need.
+    #[inline]
+    fn compare_values(&self, old: &V, new: &V) -> Asked {
+        let asked = Cell::new(Hook::Capture);
+        let compare = |old: &L::Observed, new: &L::Observed| {
+            asked.set(Hook::Compare);
+            let compared = (self.hooks.compare)(old, new);
+            asked.set(Hook::Capture);
+            compared
+        };
+        let views = || self.lens.show(old, |old| self.lens.show(new, |new| compare(old, new)));
+        catch_unwind(AssertUnwindSafe(views))
+            .map_err(|panic| HookFailure { hook: asked.get(), message: panic_message(panic) })
+    }
+
+    /// All other ends. `asked`: what comparing the values has come to, where they were compared.
+    #[inline(never)]
+    pub(crate) fn settle_in_full<C: Holds>(
+        &self,
+        mut leave: Leave<C>,
         key: &[u8],
         control: Side<&Result<V, E>>,
         ended: Side<Timed<Result<V, E>>>,
-        assessment: Option<Assessment>,
-        mut failures: Vec<HookFailure>,
+        asked: Option<Asked>,
     ) -> Option<String> {
-        let Ticket { mut entry, pass } = ticket;
+        let Ticket { mut entry, pass } = leave.open();
+        let candidate = &*leave.candidate;
+        let mut failures = Vec::new();
+        let compared = asked.map(|asked| asked.map_err(|failure| failures.push(failure)).ok());
         let late = self.in_line_timeout.is_some_and(|limit| ended.wall_ns > nanoseconds(limit));
         let now = || self.clock.now_ns();
         let old = control.output;
@@ -122,8 +170,10 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
                 let (verdict, picture) = self
                     .look(seen(old, old_error.as_ref()), &mut failures, |old, failures| {
                         self.look(new_seen, failures, |new, failures| {
-                            let assessment =
-                                assessment.unwrap_or_else(|| self.hooks.assess(old, new, failures));
+                            let assessment = match compared {
+                                Some(compared) => self.hooks.assess_compared(compared, old, new, failures),
+                                None => self.hooks.assess(old, new, failures),
+                            };
                             self.weigh_as(assessment, old, new, failures)
                         })
                     })

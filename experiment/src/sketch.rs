@@ -141,6 +141,17 @@ impl From<LatencySketch> for Vec<(u16, u64)> {
     }
 }
 
+/// Which bin a latency falls into.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bin(pub(crate) u16);
+
+impl Bin {
+    #[inline]
+    pub(crate) fn of(nanoseconds: u64) -> Self {
+        Self(bin(nanoseconds) as u16)
+    }
+}
+
 /// The sketch that calls record into, from any thread, without waiting.
 #[derive(Debug)]
 pub(crate) struct SharedSketch {
@@ -153,8 +164,8 @@ impl SharedSketch {
     }
 
     #[inline]
-    pub(crate) fn record(&self, nanoseconds: u64) {
-        self.bins[bin(nanoseconds)].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn record(&self, bin: Bin) {
+        self.bins[usize::from(bin.0)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was recorded so far.
@@ -174,6 +185,39 @@ impl SharedSketch {
     fn collect(&self, value: impl Fn(&AtomicU64) -> u64) -> LatencySketch {
         let counted = self.bins.iter().enumerate().map(|(bin, count)| (bin as u16, value(count)));
         LatencySketch { bins: counted.filter(|&(_, count)| count > 0).collect() }
+    }
+}
+
+/// Counts of many calls, gathered before they are added to a sketch that is shared: there each addition is a locked one, and
+/// latencies crowd into few bins.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    counts: Box<[u32]>,
+    touched: Vec<Bin>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { counts: vec![0; BINS].into(), touched: Vec::new() }
+    }
+}
+
+impl Gathered {
+    #[inline]
+    pub(crate) fn add(&mut self, bin: Bin) {
+        let count = &mut self.counts[usize::from(bin.0)];
+        if *count == 0 {
+            self.touched.push(bin);
+        }
+        *count += 1;
+    }
+
+    /// Empties itself into the sketch.
+    pub(crate) fn record_in(&mut self, sketch: &SharedSketch) {
+        for bin in self.touched.drain(..) {
+            let count = std::mem::take(&mut self.counts[usize::from(bin.0)]);
+            sketch.bins[usize::from(bin.0)].fetch_add(count.into(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -271,7 +315,7 @@ mod tests {
     #[test]
     fn taking_hands_each_call_out_once() {
         let shared = SharedSketch::new();
-        shared.record(1_000);
+        shared.record(Bin::of(1_000));
         assert_eq!(shared.read().count(), 1);
         assert_eq!(shared.take().count(), 1);
         assert_eq!(shared.take(), LatencySketch::default());

@@ -13,12 +13,12 @@ use tokio::runtime::Handle;
 
 use crate::{
     Order, View,
-    admit::{Offered, Run, Ticket},
+    admit::Offered,
     clock::{Clock, Tick},
     contain::Caught,
     experiment::Inner,
     in_line::raise,
-    ledger::{Bin, Ledger},
+    leave::Leave,
     meter::metered,
     roster::Candidate,
     settle::{Side, Timed},
@@ -30,10 +30,12 @@ pub(crate) trait Turn<V, E> {
     fn take(self) -> impl Future<Output = Caught<Result<V, E>>>;
 }
 
+/// A candidate that is to run.
+type Run<B> = (Leave<Arc<Candidate>>, B);
+
 /// A candidate that has ended, and is settled once control has.
 struct Finished<V, E> {
-    candidate: Arc<Candidate>,
-    ticket: Ticket,
+    leave: Leave<Arc<Candidate>>,
     side: Side<Timed<Result<V, E>>>,
 }
 
@@ -51,7 +53,12 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         CF: Future<Output = Result<V, E>>,
         B: Turn<V, E>,
     {
-        let mut runs = self.open_all(offered, key, Ledger::open_in_line);
+        let decision = self.decide(key);
+        let enter = |Offered { candidate, build }| {
+            let pass = self.enter(&candidate, key, &decision)?;
+            Some((Leave::new(candidate, pass), build))
+        };
+        let mut runs: Vec<_> = offered.into_iter().filter_map(enter).collect();
         if runs.is_empty() {
             return control().await;
         }
@@ -109,12 +116,16 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
     }
 
     /// One candidate by itself; none where it was shed, as there was no timer.
-    async fn run_turn<B: Turn<V, E>>(&self, run: Run<B>, limit: Option<Duration>) -> Option<Finished<V, E>> {
-        let (candidate, ticket, turn) = self.begin_turn(run, limit)?;
+    async fn run_turn<B: Turn<V, E>>(
+        &self,
+        (leave, build): Run<B>,
+        limit: Option<Duration>,
+    ) -> Option<Finished<V, E>> {
+        let (leave, turn) = begin_turn(leave, build, limit)?;
         let began = self.clock.tick();
         let ended = metered(self.measures_cpu, turn).await;
         let side = Side::new(ended, self.clock.between(began, self.clock.tick()));
-        Some(Finished { candidate, ticket, side })
+        Some(Finished { leave, side })
     }
 
     /// Control and all candidates at once, on the caller's task.
@@ -129,9 +140,9 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         let mut old = None;
         let mut who = Vec::with_capacity(runs.len());
         let mut turns = Vec::with_capacity(runs.len());
-        for run in runs {
-            if let Some((candidate, ticket, turn)) = self.begin_turn(run, limit) {
-                who.push((candidate, ticket));
+        for (leave, build) in runs {
+            if let Some((leave, turn)) = begin_turn(leave, build, limit) {
+                who.push(leave);
                 turns.push((Box::pin(metered(self.measures_cpu, turn)), None));
             }
         }
@@ -144,34 +155,17 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
             if all { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let finished = who.into_iter().zip(turns).map(|((candidate, ticket), (_, ended))| Finished {
-            candidate,
-            ticket,
-            side: self.since(began, ended),
-        });
+        let finished = who
+            .into_iter()
+            .zip(turns)
+            .map(|(leave, (_, ended))| Finished { leave, side: self.since(began, ended) });
         (self.since(began, old), finished.collect())
     }
 
-    fn since<T>(&self, began: Tick, ended: Option<((T, Option<Duration>), Tick)>) -> Side<T> {
+    fn since<T>(&self, began: Tick, ended: Option<Ended<(T, Option<Duration>)>>) -> Side<T> {
         match ended {
             Some((output, at)) => Side::new(output, self.clock.between(began, at)),
             None => unreachable!("all have ended"),
-        }
-    }
-
-    #[expect(clippy::type_complexity, reason = "the parts of a run, one of them within its time")]
-    fn begin_turn<B: Turn<V, E>>(
-        &self,
-        run: Run<B>,
-        limit: Option<Duration>,
-    ) -> Option<(Arc<Candidate>, Ticket, impl Future<Output = Timed<Result<V, E>>> + use<V, E, L, B>)> {
-        let Run { named, mut ticket, build } = run;
-        match bounded(limit, build.take()) {
-            Some(turn) => Some((named.unwrap_or_else(|| self.roster.only.clone()), ticket, turn)),
-            None => {
-                ticket.entry.settle(Bin::Shed);
-                None
-            }
         }
     }
 
@@ -183,12 +177,25 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         finished: impl IntoIterator<Item = Finished<V, E>>,
     ) -> Option<String> {
         let mut first = None;
-        for Finished { candidate, ticket, side } in finished {
-            let found = self.settle_in_line(&candidate, ticket, key, control.as_ref(), side);
+        for Finished { leave, side } in finished {
+            let found = self.settle_in_line(leave, key, control.as_ref(), side);
             first = first.or(found);
         }
         first
     }
+}
+
+/// A candidate's turn within its time; none where there is no timer to tell, and it is shed.
+fn begin_turn<V, E, B: Turn<V, E>>(
+    mut leave: Leave<Arc<Candidate>>,
+    build: B,
+    limit: Option<Duration>,
+) -> Option<(Leave<Arc<Candidate>>, impl Future<Output = Timed<Result<V, E>>> + use<V, E, B>)> {
+    let turn = bounded(limit, build.take());
+    if turn.is_none() {
+        leave.shed();
+    }
+    Some((leave, turn?))
 }
 
 /// The candidate within its time, where it has one, which begins with its first poll. `None` where there is no timer to
@@ -213,20 +220,43 @@ pub(crate) fn bounded<T>(
     })
 }
 
+/// What a side gave, and when.
+pub(crate) type Ended<T> = (T, Tick);
+
+/// Two sides after their first poll. Flat: pairs of what they gave and when would be moved about, which costs nanoseconds.
+type First<A, B> = (Poll<A>, Tick, Poll<B>, Tick);
+
+/// Polls both once: sides that are ready at once end here, with nothing put aside.
+pub(crate) fn poll_both<A, B>(
+    clock: &Clock,
+    mut a: Pin<&mut impl Future<Output = A>>,
+    mut b: Pin<&mut impl Future<Output = B>>,
+) -> impl Future<Output = First<A, B>> {
+    poll_fn(move |context| {
+        let a = a.as_mut().poll(context);
+        let a_at = clock.tick();
+        let b = b.as_mut().poll(context);
+        Poll::Ready((a, a_at, b, clock.tick()))
+    })
+}
+
 /// Polls both until both have ended, and says when each did.
 pub(crate) async fn both<A, B>(
     clock: &Clock,
-    a: impl Future<Output = A>,
-    b: impl Future<Output = B>,
-) -> ((A, Tick), (B, Tick)) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    let (mut ended_a, mut ended_b) = (None, None);
-    poll_fn(|context| {
-        poll_timed(clock, a.as_mut(), &mut ended_a, context);
-        poll_timed(clock, b.as_mut(), &mut ended_b, context);
-        if ended_a.is_some() && ended_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    (first_a, a_at, first_b, b_at): First<A, B>,
+    mut a: Pin<&mut impl Future<Output = A>>,
+    mut b: Pin<&mut impl Future<Output = B>>,
+) -> (Ended<A>, Ended<B>) {
+    let mut ended_a = ready(first_a, || a_at);
+    let mut ended_b = ready(first_b, || b_at);
+    while ended_a.is_none() || ended_b.is_none() {
+        poll_fn(|context| {
+            poll_timed(clock, a.as_mut(), &mut ended_a, context);
+            poll_timed(clock, b.as_mut(), &mut ended_b, context);
+            if ended_a.is_some() && ended_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
     match (ended_a, ended_b) {
         (Some(a), Some(b)) => (a, b),
         _ => unreachable!("both have ended"),
@@ -238,12 +268,17 @@ pub(crate) async fn both<A, B>(
 fn poll_timed<F: Future>(
     clock: &Clock,
     future: Pin<&mut F>,
-    ended: &mut Option<(F::Output, Tick)>,
+    ended: &mut Option<Ended<F::Output>>,
     context: &mut Context<'_>,
 ) {
-    if ended.is_none()
-        && let Poll::Ready(output) = future.poll(context)
-    {
-        *ended = Some((output, clock.tick()));
+    if ended.is_none() {
+        *ended = ready(future.poll(context), || clock.tick());
+    }
+}
+
+fn ready<T>(polled: Poll<T>, at: impl FnOnce() -> Tick) -> Option<Ended<T>> {
+    match polled {
+        Poll::Ready(output) => Some((output, at())),
+        Poll::Pending => None,
     }
 }
