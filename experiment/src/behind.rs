@@ -1,12 +1,13 @@
 //! Off the caller's path: the caller waits for control alone, the rest goes on behind.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, pin::pin, sync::Arc};
 
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use crate::{
     Capture, Experiment, Place, Start,
     admit::{Offered, Run, Slot},
+    apart::apart,
     contain::Contained,
     desk::{Posted, Ring},
     execute::{Awaits, Blocks, Executes, Hold},
@@ -35,11 +36,10 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF + Send + 'static,
         NF: Future<Output = Result<V, E>> + Send + 'static,
     {
-        let candidate = Contained::new(candidate);
-        match self.draw_one(key.as_ref()) {
-            Draw::ForcedCandidate => candidate.into_inner()().await,
-            Draw::Sampled => self.run_one(key.as_ref(), control, candidate, || None).await,
+        let (key, candidate) = (key.as_ref(), Contained::new(candidate));
+        match self.draw_one(key) {
             Draw::Bare | Draw::ForcedName => control().await,
+            draw => apart(pin!(self.run_drawn(draw, key, control, candidate, || None))).await,
         }
     }
 
@@ -62,8 +62,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
     {
         let candidate = Contained::new(candidate);
         match self.draw_one(key.as_ref()) {
-            Draw::ForcedCandidate => candidate.into_inner()().await,
-            Draw::Sampled => {
+            Draw::Bare | Draw::ForcedName => control().await,
+            draw => {
                 let (control, candidate) = (Arc::new(control), Arc::new(candidate));
                 let (old, new) = (control.clone(), candidate.clone());
                 let again = move || {
@@ -73,9 +73,8 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
                     })
                 };
                 let candidate = Contained::new(move || candidate.get()());
-                self.run_one(key.as_ref(), || control(), candidate, again).await
+                apart(pin!(self.run_drawn(draw, key.as_ref(), || control(), candidate, again))).await
             }
-            Draw::Bare | Draw::ForcedName => control().await,
         }
     }
 
@@ -102,8 +101,9 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         }
     }
 
-    async fn run_one<C, CF, N, NF>(
+    async fn run_drawn<C, CF, N, NF>(
         &self,
+        draw: Draw,
         key: &[u8],
         control: C,
         candidate: Contained<N>,
@@ -115,6 +115,9 @@ impl<V: Send + 'static, E: Send + 'static, L: Capture<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF + Send + 'static,
         NF: Future<Output = Result<V, E>> + Send + 'static,
     {
+        if draw == Draw::ForcedCandidate {
+            return candidate.into_inner()().await;
+        }
         match self.enter(key, Awaits(candidate)) {
             Some((room, runs)) => self.run_behind(key, control, room, runs, again).await,
             None => control().await,

@@ -1,13 +1,10 @@
 //! In line: candidate and comparison on the caller's task, where that is wanted.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    task::{Context, Poll},
-};
+use std::{future::Future, pin::pin, task::Poll};
 
 use crate::{
     Experiment, Order, View,
+    apart::apart,
     contain::{Contained, caught, caught_sync},
     leave::Leave,
     meter::{metered, metered_sync},
@@ -36,25 +33,29 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         N: FnOnce() -> NF,
         NF: Future<Output = Result<V, E>>,
     {
-        let key = key.as_ref();
-        let candidate = Contained::new(candidate);
+        let (key, candidate) = (key.as_ref(), Contained::new(candidate));
         match self.draw_one(key) {
-            Draw::Bare | Draw::ForcedName => return control().await,
-            Draw::ForcedCandidate => return candidate.into_inner()().await,
-            Draw::Sampled => {}
+            Draw::Bare | Draw::ForcedName => control().await,
+            draw => apart(pin!(self.run_drawn_in_line(draw, key, control, candidate))).await,
         }
-        // Apart, so that calls which are not sampled pay neither for the frame of the others nor for its end.
-        let mut sampled = pin!(self.run_sampled(key, control, candidate));
-        poll_fn(|context| poll_apart(sampled.as_mut(), context)).await
     }
 
-    async fn run_sampled<C, CF, N, NF>(&self, key: &[u8], control: C, candidate: Contained<N>) -> Result<V, E>
+    async fn run_drawn_in_line<C, CF, N, NF>(
+        &self,
+        draw: Draw,
+        key: &[u8],
+        control: C,
+        candidate: Contained<N>,
+    ) -> Result<V, E>
     where
         C: FnOnce() -> CF,
         CF: Future<Output = Result<V, E>>,
         N: FnOnce() -> NF,
         NF: Future<Output = Result<V, E>>,
     {
+        if draw == Draw::ForcedCandidate {
+            return candidate.into_inner()().await;
+        }
         let inner = &*self.inner;
         let only = &*inner.roster.only;
         let Some(pass) = inner.enter(only, key, &inner.decide(key)) else {
@@ -178,11 +179,6 @@ impl<V: 'static, E: 'static, L: View<V>> Experiment<V, E, L> {
         raise(inner.settle_in_line(leave, key, old.as_ref(), new));
         old.output
     }
-}
-
-#[inline(never)]
-fn poll_apart<F: Future>(future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-    future.poll(context)
 }
 
 /// Where the experiment raises, for tests: panics with what the candidate's end has to say.

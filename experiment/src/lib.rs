@@ -42,6 +42,7 @@
 //! Features: `derive` (default) for `#[derive(Diff)]`.
 
 mod admit;
+mod apart;
 mod behind;
 mod breaker;
 mod builder;

@@ -118,10 +118,10 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
     /// One candidate by itself; none where it was shed, as there was no timer.
     async fn run_turn<B: Turn<V, E>>(
         &self,
-        (leave, build): Run<B>,
+        (mut leave, build): Run<B>,
         limit: Option<Duration>,
     ) -> Option<Finished<V, E>> {
-        let (leave, turn) = begin_turn(leave, build, limit)?;
+        let turn = begin_turn(&mut leave, build, limit)?;
         let began = self.clock.tick();
         let ended = metered(self.measures_cpu, turn).await;
         let side = Side::new(ended, self.clock.between(began, self.clock.tick()));
@@ -140,8 +140,8 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
         let mut old = None;
         let mut who = Vec::with_capacity(runs.len());
         let mut turns = Vec::with_capacity(runs.len());
-        for (leave, build) in runs {
-            if let Some((leave, turn)) = begin_turn(leave, build, limit) {
+        for (mut leave, build) in runs {
+            if let Some(turn) = begin_turn(&mut leave, build, limit) {
                 who.push(leave);
                 turns.push((Box::pin(metered(self.measures_cpu, turn)), None));
             }
@@ -187,15 +187,15 @@ impl<V: 'static, E: 'static, L: View<V>> Inner<V, E, L> {
 
 /// A candidate's turn within its time; none where there is no timer to tell, and it is shed.
 fn begin_turn<V, E, B: Turn<V, E>>(
-    mut leave: Leave<Arc<Candidate>>,
+    leave: &mut Leave<Arc<Candidate>>,
     build: B,
     limit: Option<Duration>,
-) -> Option<(Leave<Arc<Candidate>>, impl Future<Output = Timed<Result<V, E>>> + use<V, E, B>)> {
+) -> Option<impl Future<Output = Timed<Result<V, E>>> + use<V, E, B>> {
     let turn = bounded(limit, build.take());
     if turn.is_none() {
         leave.shed();
     }
-    Some((leave, turn?))
+    turn
 }
 
 /// The candidate within its time, where it has one, which begins with its first poll. `None` where there is no timer to
