@@ -109,7 +109,8 @@ impl RawColumn {
     }
 
     /// How wide values are and the values one behind the other, where they lie so and no row is without one.
-    pub(crate) fn into_fixed(self) -> Option<(usize, Bytes)> {
+    pub(crate) fn into_fixed(mut self) -> Option<(usize, Bytes)> {
+        self.flatten();
         match self.values {
             Values::Fixed { width, bytes, start } if self.present.is_none() => {
                 let end = start + self.rows * width;

@@ -163,7 +163,7 @@ enum Int96 {
 }
 
 impl<'a> DumpPair<'a> {
-    fn open(dumps: &'a Dumps) -> Result<Self> {
+    pub(super) fn open(dumps: &'a Dumps) -> Result<Self> {
         Self::open_as(dumps, Int96::LikeTheOtherSide)
     }
 

@@ -1,11 +1,11 @@
 //! The offline scan: which rows are missing, mismatched, orphaned or duplicated.
 //!
 //! Both snapshots are in key order, so a scan is a merge. It is cut into contiguous key ranges, which threads take
-//! turns in; each reads only keys and row hashes, and then, for the rows whose hashes differ, as many other columns
+//! one after the other; each reads only keys and row hashes, and then, for the rows whose hashes differ, as many other columns
 //! as it takes to say which. What is found leaves in key order through bounded channels, so that memory does not
 //! depend on how large the snapshots are or how much is found, and the findings do not depend on the threads.
 //!
-//! Files, in the order in which rows pass through them: `plan` (key ranges), `cursor` (runs of unique, ascending keys
+//! Files, in the order in which rows pass through them: `plan` (key ranges), `shared_groups` (what two of them read), `cursor` (runs of unique, ascending keys
 //! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
 //! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
 
@@ -22,6 +22,7 @@ mod merge;
 mod ordered;
 mod plan;
 mod rows;
+mod shared_groups;
 mod unordered;
 mod value_hash;
 mod watch;
