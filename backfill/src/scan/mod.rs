@@ -5,6 +5,8 @@
 //! as it takes to say which. What is found leaves in key order through bounded channels, so that memory does not
 //! depend on how large the snapshots are or how much is found, and the findings do not depend on the threads.
 //!
+//! Dumps that other tools wrote are opened in `dumps`, and compared by `ordered` or `unordered`, on what `columns` makes of theirs.
+//!
 //! Files, in the order in which rows pass through them: `plan` (key ranges), `shared_groups` (what two of them read), `cursor` (runs of unique, ascending keys
 //! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
 //! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
@@ -36,9 +38,10 @@ pub use conclude::{Comparison, conclude};
 pub use dumps::{Compared, DumpOrder, DumpOrigin, DumpTable, DumpTables, Dumps};
 pub use watch::{watch, watch_dumps};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::findings::ScanSummary;
 use crate::snapshot::SnapshotPair;
+use dumps::DumpPair;
 
 /// Scope keys per chunk: work for a copier of about a second, and few enough rows to hold.
 const CHUNK_KEYS_MAX: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
@@ -147,7 +150,21 @@ pub fn scan_dumps(
     options: &ScanOptions,
     progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
 ) -> Result<ScanSummary> {
-    dumps::run(dumps, findings.into(), options, progress)
+    let (pair, folder) = (DumpPair::open(dumps)?, findings.into());
+    if !pair.is_ordered() {
+        return unordered::run(&pair, folder, options, progress);
+    }
+    match ordered::run(&pair, folder.clone(), options, progress) {
+        Err(Error::DumpKeyOrder { path, .. }) if dumps.order == DumpOrder::Detect && !pair.claims(&path) => {
+            unordered::run(&pair, folder, options, progress)
+        }
+        Ok(summary) => {
+            // Left there by a scan of other dumps, or in another order.
+            unordered::forget(&folder)?;
+            Ok(summary)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
