@@ -189,6 +189,11 @@ impl Ranked<'_, '_> {
                 for (slot, number) in slots.iter_mut().zip(numbers) {
                     *slot = self.slot(*number);
                 }
+                // A look at each, before any is written to: memory is waited for all at once.
+                let seen = slots.iter().take(numbers.len()).filter_map(|slot| self.slots.get(*slot));
+                std::hint::black_box(
+                    seen.fold(0, |seen, [_, weighted]| seen | weighted.load(Ordering::Relaxed)),
+                );
                 for ((slot, sums), number) in slots.iter().zip(sums).zip(numbers) {
                     let Some([plain, weighted]) = self.slots.get(*slot) else {
                         self.sides[other].add(&[*number]);
