@@ -88,7 +88,8 @@ impl RawColumn {
         reading: Reading,
         decompressor: &mut Decompressor,
     ) -> Result<(), &'static str> {
-        let mut build = Build::over(std::mem::take(self), reading);
+        let page = std::mem::take(&mut decompressor.page);
+        let mut build = Build::over(std::mem::take(self), page, reading);
         let mut rest = chunk;
         while build.rows < reading.rows {
             let header = PageHeader::parse(rest).ok_or("a page header is damaged")?;
@@ -99,7 +100,7 @@ impl RawColumn {
             build.page(&header, page, decompressor)?;
             rest = &rest[header.header_bytes + header.compressed_bytes..];
         }
-        *self = build.finish()?;
+        (*self, decompressor.page) = build.finish()?;
         Ok(())
     }
 
