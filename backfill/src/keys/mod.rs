@@ -67,7 +67,7 @@ impl Keys {
                 into.extend(values.iter().map(|value| ((*value as u64) ^ (1 << 63)).wrapping_sub(first)));
             }
             [KeyColumn::Unsigned(values)] => {
-                into.extend(values.iter().map(|value| value.wrapping_sub(first)))
+                into.extend(values.iter().map(|value| value.wrapping_sub(first)));
             }
             _ => {}
         }
