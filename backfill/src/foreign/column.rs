@@ -88,7 +88,8 @@ impl RawColumn {
         reading: Reading,
         decompressor: &mut Decompressor,
     ) -> Result<(), &'static str> {
-        let mut build = Build::over(std::mem::take(self), reading);
+        let page = std::mem::take(&mut decompressor.page);
+        let mut build = Build::over(std::mem::take(self), page, reading);
         let mut rest = chunk;
         while build.rows < reading.rows {
             let header = PageHeader::parse(rest).ok_or("a page header is damaged")?;
@@ -99,7 +100,7 @@ impl RawColumn {
             build.page(&header, page, decompressor)?;
             rest = &rest[header.header_bytes + header.compressed_bytes..];
         }
-        *self = build.finish()?;
+        (*self, decompressor.page) = build.finish()?;
         Ok(())
     }
 
@@ -109,7 +110,8 @@ impl RawColumn {
     }
 
     /// How wide values are and the values one behind the other, where they lie so and no row is without one.
-    pub(crate) fn into_fixed(self) -> Option<(usize, Bytes)> {
+    pub(crate) fn into_fixed(mut self) -> Option<(usize, Bytes)> {
+        self.flatten();
         match self.values {
             Values::Fixed { width, bytes, start } if self.present.is_none() => {
                 let end = start + self.rows * width;

@@ -7,6 +7,8 @@ use parquet::basic::Compression;
 pub(crate) struct Decompressor {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     snappy: snap::raw::Decoder,
+    /// Where pages of codes are decompressed to, from column to column: fresh memory costs a page fault per 4 KiB.
+    pub(super) page: Vec<u8>,
 }
 
 /// How pages are compressed, where this can undo it without the decoder of the Parquet library.

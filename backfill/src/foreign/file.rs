@@ -291,6 +291,17 @@ impl ForeignFile {
         Ok((start, bytes))
     }
 
+    /// How many bytes were read of it, and how many a column's chunks have.
+    #[cfg(test)]
+    pub(crate) fn bytes_read(&self, name: &str) -> [u64; 2] {
+        let leaf = self.field(name).and_then(|(root, _)| self.only_leaf(root)).unwrap();
+        let groups = self.metadata.metadata().row_groups();
+        [
+            self.input.bytes_read(),
+            groups.iter().map(|group| group.column(leaf).compressed_size() as u64).sum(),
+        ]
+    }
+
     fn leaves(&self, root: usize) -> impl Iterator<Item = usize> + '_ {
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         (0..schema.num_columns()).filter(move |&leaf| schema.get_column_root_idx(leaf) == root)

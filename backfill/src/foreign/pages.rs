@@ -32,7 +32,8 @@ const PLAIN_DICTIONARY: i32 = 2;
 const RLE_DICTIONARY: i32 = 8;
 
 impl Build {
-    pub(super) fn over(used: RawColumn, reading: Reading) -> Self {
+    /// A column to be read over what another held, with a place for decompressed codes.
+    pub(super) fn over(used: RawColumn, page: Vec<u8>, reading: Reading) -> Self {
         let mut build = Self {
             reading,
             rows: 0,
@@ -42,7 +43,7 @@ impl Build {
             offsets: Vec::new(),
             codes: Vec::new(),
             dictionary: Dictionary::default(),
-            page: Vec::new(),
+            page,
             levels: Vec::new(),
             present: used.present.unwrap_or_default(),
             has_nulls: false,
@@ -55,8 +56,8 @@ impl Build {
         build.present.clear();
         build.offsets.clear();
         build.codes.clear();
-        (build.dictionary.shape, build.dictionary.bytes, build.dictionary.offsets) =
-            (None, Vec::new(), Vec::new());
+        build.dictionary.shape = None;
+        build.dictionary.offsets.clear();
         build
     }
 
@@ -69,15 +70,19 @@ impl Build {
         match header.kind {
             PageKind::Other => Ok(()),
             PageKind::Dictionary { values } => {
-                let mut bytes = vec![0; bounded(header.uncompressed_bytes)?];
+                let length = bounded(header.uncompressed_bytes)?;
+                let Dictionary { shape, bytes, offsets } = &mut self.dictionary;
+                grow(bytes, length);
+                bytes.truncate(length);
                 decompressor
-                    .decompress(self.reading.codec, stored, &mut bytes)
+                    .decompress(self.reading.codec, stored, bytes)
                     .ok_or("a dictionary cannot be decompressed")?;
-                let mut offsets = Vec::with_capacity(values.min(bytes.len()) + 1);
+                offsets.clear();
+                offsets.reserve(values.min(length) + 1);
                 offsets.push(0);
-                measure(&bytes, 0, self.reading.shape, values, &mut offsets)
+                measure(bytes, 0, self.reading.shape, values, offsets)
                     .ok_or("a dictionary has fewer values than it says")?;
-                self.dictionary = Dictionary { shape: Some(self.reading.shape), bytes, offsets };
+                *shape = Some(self.reading.shape);
                 Ok(())
             }
             PageKind::Data { values, encoding } => {
@@ -268,7 +273,8 @@ impl Build {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<RawColumn, &'static str> {
+    /// The column, and the place that codes were decompressed to.
+    pub(super) fn finish(mut self) -> Result<(RawColumn, Vec<u8>), &'static str> {
         let rows = self.rows;
         let nulls = self.has_nulls.then(|| std::mem::take(&mut self.present));
         let is_coded = !self.codes.is_empty();
@@ -314,7 +320,7 @@ impl Build {
             }
         };
         let column = RawColumn { rows, values, present: nulls };
-        if column.is_whole() { Ok(column) } else { Err("it has fewer values than it says") }
+        if column.is_whole() { Ok((column, self.page)) } else { Err("it has fewer values than it says") }
     }
 }
 

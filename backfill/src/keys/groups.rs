@@ -25,6 +25,16 @@ pub(crate) trait KeyedGroups: Sync {
     /// The keys of a group, and what comes with them.
     fn load(&self, group: usize) -> Result<(Keys, Self::Load)>;
 
+    /// The keys of a group for the sake of some of them: its rows are read by whoever asks for them later.
+    fn peek(&self, group: usize) -> Result<(Keys, Self::Load)> {
+        self.load(group)
+    }
+
+    /// The keys of a group for the rows of a range that holds only a part of them: the rest is in a range beside it.
+    fn load_part(&self, group: usize) -> Result<(Keys, Self::Load)> {
+        self.load(group)
+    }
+
     /// A row's key is smaller than the one before it.
     fn out_of_order(&self, row: u64, key: String, previous: String) -> Error;
 
@@ -32,7 +42,7 @@ pub(crate) trait KeyedGroups: Sync {
     fn first_key(&self, group: usize) -> Result<Keys> {
         match self.known_first_key(group) {
             Some(key) => Ok(key),
-            None => Ok(self.load(group)?.0.slice(0, 1)),
+            None => Ok(self.peek(group)?.0.slice(0, 1)),
         }
     }
 
@@ -87,7 +97,7 @@ pub(crate) trait KeyedGroups: Sync {
         }
         // The row is in the last group that begins with a smaller key, or directly behind it.
         let Some(group) = low.checked_sub(1) else { return Ok(0) };
-        let within = self.load(group)?.0.lower_bound(key, 0);
+        let within = self.peek(group)?.0.lower_bound(key, 0);
         Ok(self.starts()[group] + within as u64)
     }
 }

@@ -58,14 +58,18 @@ impl Keys {
         &self.arrays
     }
 
-    /// Keys that are one number, as numbers without a sign in the same order.
-    pub(crate) fn numbers(&self) -> Option<Vec<u64>> {
+    /// Keys that are one number, as numbers without a sign in the same order, counted from `first` on: put in place of what is in
+    /// `into`. Of other keys nothing.
+    pub(crate) fn numbers(&self, first: u64, into: &mut Vec<u64>) {
+        into.clear();
         match self.columns.as_slice() {
             [KeyColumn::Signed(values)] => {
-                Some(values.iter().map(|value| (*value as u64) ^ (1 << 63)).collect())
+                into.extend(values.iter().map(|value| ((*value as u64) ^ (1 << 63)).wrapping_sub(first)));
             }
-            [KeyColumn::Unsigned(values)] => Some(values.to_vec()),
-            _ => None,
+            [KeyColumn::Unsigned(values)] => {
+                into.extend(values.iter().map(|value| value.wrapping_sub(first)));
+            }
+            _ => {}
         }
     }
 

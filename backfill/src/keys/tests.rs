@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use arrow::array::{Float64Array, Int64Array, StringArray};
+use arrow::array::{Float64Array, Int64Array, StringArray, UInt64Array};
 
 use super::*;
 
@@ -42,6 +42,30 @@ fn ascent_tells_duplicates_from_disorder() {
     assert_eq!(ints(vec![1, 2, 2]).ascent(), Ascent::WithDuplicates);
     assert_eq!(ints(vec![1, 1, 0, 5]).ascent(), Ascent::BrokenAt(2));
     assert_eq!(pairs(vec![(1, "a"), (1, "a"), (1, "")]).ascent(), Ascent::BrokenAt(2));
+}
+
+#[test]
+fn numbers_at_the_ends_of_their_range_ascend_like_others() {
+    let signed = [i64::MIN, i64::MIN + 1, -(1 << 62), -1, 0, 1, 1 << 62, i64::MAX - 1, i64::MAX];
+    let unsigned = [0, 1, 1 << 62, i64::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
+    assert_eq!(ints(signed.to_vec()).ascent(), Ascent::Strict);
+    let unsigneds = |values: Vec<u64>| keys(vec![Arc::new(UInt64Array::from(values))]);
+    assert_eq!(unsigneds(unsigned.to_vec()).ascent(), Ascent::Strict);
+    let expected = |is_less: bool, is_equal: bool| match (is_less, is_equal) {
+        (true, _) => Ascent::Strict,
+        (_, true) => Ascent::WithDuplicates,
+        _ => Ascent::BrokenAt(1),
+    };
+    for left in signed {
+        for right in signed {
+            assert_eq!(ints(vec![left, right]).ascent(), expected(left < right, left == right));
+        }
+    }
+    for left in unsigned {
+        for right in unsigned {
+            assert_eq!(unsigneds(vec![left, right]).ascent(), expected(left < right, left == right));
+        }
+    }
 }
 
 #[test]

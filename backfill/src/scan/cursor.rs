@@ -79,10 +79,11 @@ impl<'a, G: KeyedGroups<Load: Marks>> Cursor<'a, G> {
         }
         let index = self.groups.at_row(self.rest.start);
         let (group_start, group_end) = (self.groups.starts()[index], self.groups.starts()[index + 1]);
-        let (keys, marks) = self.groups.load(index)?;
         let first_row = self.rest.start;
         let start = (first_row - group_start) as usize;
         let rows = (group_end.min(self.rest.end) - first_row) as usize;
+        let is_whole = rows as u64 == group_end - group_start;
+        let (keys, marks) = if is_whole { self.groups.load(index)? } else { self.groups.load_part(index)? };
         self.rest.start += rows as u64;
         let (keys, marks) = (keys.slice(start, rows), marks.slice(start, rows));
         match keys.ascent() {

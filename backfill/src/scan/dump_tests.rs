@@ -188,6 +188,28 @@ proptest! {
     }
 }
 
+/// Ranges end inside the other side's row groups, which were read for the cut and then by both ranges.
+#[test]
+fn no_row_group_of_keys_is_read_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (plain(0..6000), plain((0..6000).filter(|id| id % 97 != 5)));
+    let writing = Writing { row_group_rows: 100, ..Writing::default() };
+    let dumps = dumps(folder.path(), &old, &new, [&writing; 2], DumpOrder::Ordered);
+    let dumps = Dumps { compared: Compared::Keys, ..dumps };
+    for threads in [1, 2, 3] {
+        let pair = dumps::DumpPair::open(&dumps).unwrap();
+        let read = || pair.sides().map(|table| table.files()[0].bytes_read("id"));
+        let footers = read().map(|[footer, _]| footer);
+        let result = folder.path().join(format!("{threads}"));
+        let summary = ordered::run(&pair, result, &options(threads, 10), &quiet).unwrap();
+        assert_eq!(summary.missing, 62);
+        let keys = read().map(|[read, keys]| (read, keys));
+        for ((read, keys), footer) in keys.into_iter().zip(footers) {
+            assert_eq!(read - footer, keys, "{threads} threads");
+        }
+    }
+}
+
 /// An element of a list: a name and a number.
 type Item<'a> = (&'a str, Option<i64>);
 

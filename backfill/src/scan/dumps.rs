@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
+use super::ScanOptions;
 use super::conclude::Comparison;
 use super::hashed::common_key_type;
-use super::{ScanOptions, engine::ProgressFn, ordered, unordered};
 use crate::error::{Error, Result};
 use crate::findings::{FORMAT_VERSION, ScanInput, ScanSummary, findings_schema};
 use crate::foreign::{ForeignTable, Ordering};
@@ -114,34 +114,6 @@ impl Dumps {
     }
 }
 
-pub(super) fn run(
-    dumps: &Dumps,
-    folder: PathBuf,
-    options: &ScanOptions,
-    progress: ProgressFn<'_>,
-) -> Result<ScanSummary> {
-    let pair = DumpPair::open(dumps)?;
-    let is_ordered = match dumps.order {
-        DumpOrder::Ordered => true,
-        DumpOrder::Unordered => false,
-        DumpOrder::Detect => !pair.orders.contains(&Ordering::Unknown),
-    };
-    if !is_ordered {
-        return unordered::run(&pair, folder, options, progress);
-    }
-    match ordered::run(&pair, folder.clone(), options, progress) {
-        Err(Error::DumpKeyOrder { path, .. }) if dumps.order == DumpOrder::Detect && !pair.claims(&path) => {
-            unordered::run(&pair, folder, options, progress)
-        }
-        Ok(summary) => {
-            // Left there by a scan of other dumps, or in another order.
-            unordered::forget(&folder)?;
-            Ok(summary)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Two dumps, checked to be comparable.
 pub(super) struct DumpPair<'a> {
     pub(super) dumps: &'a Dumps,
@@ -163,7 +135,7 @@ enum Int96 {
 }
 
 impl<'a> DumpPair<'a> {
-    fn open(dumps: &'a Dumps) -> Result<Self> {
+    pub(super) fn open(dumps: &'a Dumps) -> Result<Self> {
         Self::open_as(dumps, Int96::LikeTheOtherSide)
     }
 
@@ -217,8 +189,17 @@ impl<'a> DumpPair<'a> {
         Ok(Self { dumps, old, new, orders, key_types, values, findings_schema })
     }
 
+    /// Whether rows are to be compared as ones in key order.
+    pub(super) fn is_ordered(&self) -> bool {
+        match self.dumps.order {
+            DumpOrder::Ordered => true,
+            DumpOrder::Unordered => false,
+            DumpOrder::Detect => !self.orders.contains(&Ordering::Unknown),
+        }
+    }
+
     /// Whether somebody claims that the table with this file is in key order.
-    fn claims(&self, path: &Path) -> bool {
+    pub(super) fn claims(&self, path: &Path) -> bool {
         let has = |table: &ForeignTable| table.files().iter().any(|file| file.path() == path);
         let order = if has(&self.old) { self.orders[0] } else { self.orders[1] };
         order == Ordering::Claimed

@@ -2,16 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
-use super::plan::KeyRange;
+use super::plan::{KeyRange, Plan};
 use super::{Progress, ScanOptions};
 use crate::error::{Error, Result};
-use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
+use crate::findings::{Cut, FindingKind, FindingsWriter, ScanSummary};
+use crate::keys::KeyedGroups;
 
 /// Findings that a thread hands over together, where its range has as many.
 const MESSAGE_FINDINGS: usize = 4 * 1024;
@@ -48,50 +50,73 @@ pub(super) struct Found {
 pub(super) type ProgressFn<'a> = &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync);
 
 /// Compares the ranges, which follow one another, and writes what is found.
-pub(super) fn run<C: Comparer>(
+pub(super) fn run<C: Comparer, G: KeyedGroups>(
     comparer: &C,
-    ranges: &[KeyRange],
+    plan: &Plan<'_, G>,
     threads: usize,
     meter: &Meter<'_>,
     options: &ScanOptions,
     writer: &mut FindingsWriter,
     summary: &mut ScanSummary,
 ) -> Result<()> {
-    let job = Job { comparer, ranges, meter };
+    let job = Job { comparer, plan, meter, next: Mutex::new(plan.numbers().start) };
     thread::scope(|scope| {
-        let receivers: Vec<Receiver<Message>> = (0..threads.min(ranges.len()))
-            .map(|worker| {
+        let (taker, takers) = channel();
+        let receivers: Vec<Receiver<Message>> = (0..threads.min(plan.numbers().len()))
+            .map(|number| {
                 let (sender, receiver) = sync_channel(WAITING_MESSAGES_MAX);
-                let job = &job;
-                scope.spawn(move || work(job, worker, threads, &sender));
+                let (job, taker) = (&job, taker.clone());
+                scope.spawn(move || work(job, number, &taker, &sender));
                 receiver
             })
             .collect();
-        let drained = drain(&job, &receivers, options.checkpoint_every, writer, summary);
+        drop(taker);
+        let drained = drain(&job, &takers, &receivers, options.checkpoint_every, writer, summary);
         job.meter.stop.store(drained.is_err(), Ordering::Relaxed);
         drained
     })
 }
 
 /// What all threads share.
-struct Job<'a, C> {
+struct Job<'a, C, G> {
     comparer: &'a C,
-    ranges: &'a [KeyRange],
+    plan: &'a Plan<'a, G>,
     meter: &'a Meter<'a>,
+    /// The range that is taken next.
+    next: Mutex<usize>,
+}
+
+impl<C, G: KeyedGroups> Job<'_, C, G> {
+    /// Takes the next range, and tells the writer who has it: under one lock, so that the writer is told in the order of the
+    /// ranges.
+    fn take(&self, number: usize, taker: &Sender<usize>) -> Option<usize> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = *next;
+        if taken == self.plan.numbers().end || taker.send(number).is_err() {
+            return None;
+        }
+        *next += 1;
+        Some(taken)
+    }
 }
 
 /// What a worker sends to the writer.
 enum Message {
     Findings(Vec<Found>),
-    RangeDone,
+    RangeDone(Cut),
     Failed(Box<Error>),
 }
 
-/// Takes every `threads`-th range. Which thread takes which is fixed, and each has a channel of its own: whoever is
+/// Takes one range after the other. Each thread has a channel of its own, in which its ranges come in their order: whoever is
 /// ahead waits for the writer, whoever the writer waits for never does.
-fn work<C: Comparer>(job: &Job<'_, C>, number: usize, threads: usize, sender: &SyncSender<Message>) {
+fn work<C: Comparer, G: KeyedGroups>(
+    job: &Job<'_, C, G>,
+    number: usize,
+    taker: &Sender<usize>,
+    sender: &SyncSender<Message>,
+) {
     let mut worker = job.comparer.worker();
-    for range in job.ranges.iter().skip(number).step_by(threads) {
+    while let Some(range) = job.take(number, taker) {
         let (mut gathered, mut count) = (Vec::new(), 0);
         let mut found = |found: Found| {
             count += found.kinds.len();
@@ -103,12 +128,15 @@ fn work<C: Comparer>(job: &Job<'_, C>, number: usize, threads: usize, sender: &S
             // Without a receiver another range has failed, and nobody reads this error.
             sender.send(Message::Findings(std::mem::take(&mut gathered))).map_err(|_| job.meter.cancelled())
         };
-        let compared = job.comparer.compare(&mut worker, range, &mut found, &|rows| job.meter.add(rows));
+        let compared = job.plan.range(range).and_then(|range| {
+            job.comparer.compare(&mut worker, &range, &mut found, &|rows| job.meter.add(rows))?;
+            Ok(range.end())
+        });
         if compared.is_ok() && !gathered.is_empty() && sender.send(Message::Findings(gathered)).is_err() {
             return;
         }
         let message = match compared {
-            Ok(()) => Message::RangeDone,
+            Ok(end) => Message::RangeDone(end),
             Err(error) => Message::Failed(Box::new(error)),
         };
         let failed = matches!(message, Message::Failed(_));
@@ -119,16 +147,18 @@ fn work<C: Comparer>(job: &Job<'_, C>, number: usize, threads: usize, sender: &S
 }
 
 /// Writes what the threads find, range by range, and now and then down to where everything is written.
-fn drain<C>(
-    job: &Job<'_, C>,
+fn drain<C, G: KeyedGroups>(
+    job: &Job<'_, C, G>,
+    takers: &Receiver<usize>,
     receivers: &[Receiver<Message>],
     checkpoint_every: Duration,
     writer: &mut FindingsWriter,
     summary: &mut ScanSummary,
 ) -> Result<()> {
     let mut checkpointed = Instant::now();
-    for (receiver, range) in receivers.iter().cycle().zip(job.ranges) {
-        loop {
+    for _ in job.plan.numbers() {
+        let receiver = &receivers[takers.recv().map_err(|_| Error::WorkerLost)?];
+        let end = loop {
             match receiver.recv() {
                 Ok(Message::Findings(found)) => {
                     for found in found {
@@ -136,13 +166,13 @@ fn drain<C>(
                         writer.write(&found.rows)?;
                     }
                 }
-                Ok(Message::RangeDone) => break,
+                Ok(Message::RangeDone(end)) => break end,
                 Ok(Message::Failed(error)) => return Err(*error),
                 Err(_) => return Err(Error::WorkerLost),
             }
-        }
+        };
         if checkpointed.elapsed() >= checkpoint_every {
-            writer.checkpoint(range.end(), summary)?;
+            writer.checkpoint(end, summary)?;
             checkpointed = Instant::now();
         }
     }

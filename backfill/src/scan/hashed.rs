@@ -9,8 +9,9 @@ use super::cursor::Cursor;
 use super::engine::{self, Comparer, Found, Meter, ProgressFn};
 use super::explain::{Explainer, columns_by_cost};
 use super::merge::{Segment, merge};
-use super::plan::{KeyRange, after, key_ranges};
+use super::plan::{KeyRange, Plan};
 use super::rows::findings_rows;
+use super::shared_groups::{KEPT_PER_THREAD, SharedGroups};
 use crate::error::Result;
 use crate::findings::{FORMAT_VERSION, FindingsWriter, ScanSummary, findings_schema};
 use crate::keys::{KeyedGroups, key_type};
@@ -20,8 +21,12 @@ use crate::snapshot::{RowGroups, SnapshotPair};
 /// shared by many, few enough to be small beside a run.
 const GATHERED_MAX: usize = 16 * 1024;
 
-/// Runs per thread: on each side one being compared, one ahead, and the stored bytes of one being decoded.
-const RUNS_PER_THREAD: u64 = 6;
+/// Runs per thread: on each side one being compared, one ahead, and the stored bytes of one being decoded; and those that are
+/// kept.
+const RUNS_PER_THREAD: u64 = 6 + KEPT_PER_THREAD as u64;
+
+/// Enough that threads end at about the same time; more of them would explain fewer differences together.
+const RANGES_PER_THREAD: usize = 4;
 
 pub(super) fn run(
     pair: &SnapshotPair,
@@ -40,18 +45,19 @@ pub(super) fn run(
     let new = RowGroups::new(pair.new_side(), &key_types);
     let run_bytes_max = old.scan_bytes_max().max(new.scan_bytes_max());
     let threads = options.affordable_threads(RUNS_PER_THREAD * run_bytes_max);
-    let ranges = after(key_ranges(&old, &new, threads)?, done);
+    let (old, new) = (SharedGroups::new(old, threads), SharedGroups::new(new, threads));
+    let plan = Plan::new(&old, &new, threads, RANGES_PER_THREAD, done);
     let meter = Meter::new(old.rows() + new.rows(), done.rows(), progress);
     let names = pair.old().schema().fields().iter().map(|field| field.name().clone()).collect();
-    let comparer = Hashed { pair, old, new, columns: columns_by_cost(pair), names, schema };
-    engine::run(&comparer, &ranges, threads, &meter, options, &mut writer, &mut summary)?;
+    let comparer = Hashed { pair, old: &old, new: &new, columns: columns_by_cost(pair), names, schema };
+    engine::run(&comparer, &plan, threads, &meter, options, &mut writer, &mut summary)?;
     writer.finish(summary)
 }
 
 struct Hashed<'a> {
     pair: &'a SnapshotPair,
-    old: RowGroups<'a>,
-    new: RowGroups<'a>,
+    old: &'a SharedGroups<RowGroups<'a>>,
+    new: &'a SharedGroups<RowGroups<'a>>,
     columns: Vec<usize>,
     names: Vec<String>,
     schema: SchemaRef,
@@ -71,8 +77,8 @@ impl<'a> Comparer for Hashed<'a> {
         found: &mut dyn FnMut(Found) -> Result<()>,
         compared: &dyn Fn(u64) -> Result<()>,
     ) -> Result<()> {
-        let old = Cursor::new(&self.old, range.old.clone());
-        let new = Cursor::new(&self.new, range.new.clone());
+        let old = Cursor::new(self.old, range.old.clone());
+        let new = Cursor::new(self.new, range.new.clone());
         let mut gathered: Vec<Segment> = Vec::new();
         let mut gathered_count = 0;
         let mut flush = |gathered: &mut Vec<Segment>| -> Result<()> {

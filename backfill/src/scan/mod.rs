@@ -1,11 +1,13 @@
 //! The offline scan: which rows are missing, mismatched, orphaned or duplicated.
 //!
 //! Both snapshots are in key order, so a scan is a merge. It is cut into contiguous key ranges, which threads take
-//! turns in; each reads only keys and row hashes, and then, for the rows whose hashes differ, as many other columns
+//! one after the other; each reads only keys and row hashes, and then, for the rows whose hashes differ, as many other columns
 //! as it takes to say which. What is found leaves in key order through bounded channels, so that memory does not
 //! depend on how large the snapshots are or how much is found, and the findings do not depend on the threads.
 //!
-//! Files, in the order in which rows pass through them: `plan` (key ranges), `cursor` (runs of unique, ascending keys
+//! Dumps that other tools wrote are opened in `dumps`, and compared by `ordered` or `unordered`, on what `columns` makes of theirs.
+//!
+//! Files, in the order in which rows pass through them: `plan` (key ranges), `shared_groups` (what two of them read), `cursor` (runs of unique, ascending keys
 //! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
 //! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
 
@@ -22,6 +24,7 @@ mod merge;
 mod ordered;
 mod plan;
 mod rows;
+mod shared_groups;
 mod unordered;
 mod value_hash;
 mod watch;
@@ -35,9 +38,10 @@ pub use conclude::{Comparison, conclude};
 pub use dumps::{Compared, DumpOrder, DumpOrigin, DumpTable, DumpTables, Dumps};
 pub use watch::{watch, watch_dumps};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::findings::ScanSummary;
 use crate::snapshot::SnapshotPair;
+use dumps::DumpPair;
 
 /// Scope keys per chunk: work for a copier of about a second, and few enough rows to hold.
 const CHUNK_KEYS_MAX: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
@@ -146,7 +150,21 @@ pub fn scan_dumps(
     options: &ScanOptions,
     progress: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
 ) -> Result<ScanSummary> {
-    dumps::run(dumps, findings.into(), options, progress)
+    let (pair, folder) = (DumpPair::open(dumps)?, findings.into());
+    if !pair.is_ordered() {
+        return unordered::run(&pair, folder, options, progress);
+    }
+    match ordered::run(&pair, folder.clone(), options, progress) {
+        Err(Error::DumpKeyOrder { path, .. }) if dumps.order == DumpOrder::Detect && !pair.claims(&path) => {
+            unordered::run(&pair, folder, options, progress)
+        }
+        Ok(summary) => {
+            // Left there by a scan of other dumps, or in another order.
+            unordered::forget(&folder)?;
+            Ok(summary)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -18,16 +18,28 @@ use super::cursor::Cursor;
 use super::dumps::DumpPair;
 use super::engine::{self, Comparer, Found, Meter, ProgressFn};
 use super::merge::{FROM_OLD, Segment, merge};
-use super::plan::{KeyRange, after, key_ranges};
+use super::plan::{KeyRange, Plan, RANGE_ROW_GROUPS_MAX};
 use super::rows::findings_rows;
+use super::shared_groups::{KEPT_PER_THREAD, SharedGroups};
 use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
 use crate::foreign::{Decompressor, ForeignFile, ForeignTable, RawColumn};
 use crate::keys::{Ascent, KeyedGroups, Keys};
 use crate::snapshot::Pooled;
 
-/// Row groups whose keys a thread holds: those of a range, on both sides.
-const RANGE_ROW_GROUPS: u64 = 16;
+/// Row groups whose keys a thread holds where columns are compared after the keys: those of a range, on both sides. Those that are
+/// kept for a range beside it are among them.
+const RANGE_RUNS: u64 = 2 * RANGE_ROW_GROUPS_MAX as u64;
+
+/// Row groups whose keys a thread holds where nothing else is compared: on each side one being compared, one ahead, and the stored
+/// bytes of one being decoded; and those that are kept.
+const KEY_RUNS: u64 = 6 + KEPT_PER_THREAD as u64;
+
+/// Enough that threads end at about the same time. Each range's end reads a row group's columns twice.
+const RANGES_PER_THREAD: usize = 4;
+
+/// Where only keys are compared nothing is read twice.
+const KEY_RANGES_PER_THREAD: usize = 16;
 
 pub(super) fn run(
     pair: &DumpPair<'_>,
@@ -41,10 +53,12 @@ pub(super) fn run(
     let key = &pair.dumps.key;
     let [old, new] = pair.sides().map(|table| ForeignGroups::new(table, key, &pair.key_types));
     let threads = thread_count(pair, options);
-    let ranges = after(key_ranges(&old, &new, threads)?, done);
+    let (old, new) = (SharedGroups::new(old, threads), SharedGroups::new(new, threads));
+    let ranges_per_thread = if pair.values.is_empty() { KEY_RANGES_PER_THREAD } else { RANGES_PER_THREAD };
+    let plan = Plan::new(&old, &new, threads, ranges_per_thread, done);
     let meter = Meter::new(pair.rows(), done.rows(), progress);
-    let comparer = Ordered { pair, old, new, columns: Columns::of(pair) };
-    engine::run(&comparer, &ranges, threads, &meter, options, &mut writer, &mut summary)?;
+    let comparer = Ordered { pair, old: &old, new: &new, columns: Columns::of(pair) };
+    engine::run(&comparer, &plan, threads, &meter, options, &mut writer, &mut summary)?;
     writer.finish(summary)
 }
 
@@ -62,15 +76,16 @@ fn thread_count(pair: &DumpPair<'_>, options: &ScanOptions) -> usize {
             .max()
             .unwrap_or(0)
     };
-    // Of each side a column's stored and plain bytes; and the keys of a range.
-    let thread_bytes = 4 * largest(&pair.values) + 2 * RANGE_ROW_GROUPS * largest(&pair.dumps.key);
+    // Of each side a column's stored and plain bytes; and the keys.
+    let runs = if pair.values.is_empty() { KEY_RUNS } else { RANGE_RUNS };
+    let thread_bytes = 4 * largest(&pair.values) + runs * largest(&pair.dumps.key);
     options.affordable_threads(thread_bytes)
 }
 
 struct Ordered<'a> {
     pair: &'a DumpPair<'a>,
-    old: ForeignGroups<'a>,
-    new: ForeignGroups<'a>,
+    old: &'a SharedGroups<ForeignGroups<'a>>,
+    new: &'a SharedGroups<ForeignGroups<'a>>,
     columns: Columns<'a>,
 }
 
@@ -88,8 +103,8 @@ impl Comparer for Ordered<'_> {
         found: &mut dyn FnMut(Found) -> Result<()>,
         compared: &dyn Fn(u64) -> Result<()>,
     ) -> Result<()> {
-        let old = Cursor::new(&self.old, range.old.clone());
-        let new = Cursor::new(&self.new, range.new.clone());
+        let old = Cursor::new(self.old, range.old.clone());
+        let new = Cursor::new(self.new, range.new.clone());
         if self.columns.len() == 0 {
             let tell = |segment: Segment| {
                 if segment.kinds.is_empty() { Ok(()) } else { found(self.found(&segment, &[])?) }

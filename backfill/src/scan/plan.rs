@@ -1,17 +1,31 @@
 //! Key ranges: contiguous, cut where a row group begins, and the same keys on both sides.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::findings::Cut;
 use crate::keys::KeyedGroups;
 
-/// Ranges per thread at least, so that threads that get slower ranges do not hold up the end for long.
-const RANGES_PER_THREAD: usize = 4;
+/// Row groups per range at most. What a range has found waits in memory while earlier ranges are written, so ranges must not
+/// be long.
+pub(super) const RANGE_ROW_GROUPS_MAX: usize = 16;
 
-/// Row groups per range at most. A range's end reads one row group of the other side twice; and what a range has found
-/// waits in memory while earlier ranges are written, so ranges must not be long.
-const RANGE_ROW_GROUPS_MAX: usize = 16;
+/// All rows of both sides, cut into ranges.
+///
+/// Where a range begins and ends is found out when a thread takes it up: what was read for that is then read no second time
+/// by the range itself (`shared_groups`).
+pub(super) struct Plan<'a, G> {
+    base: &'a G,
+    other: &'a G,
+    by_old: bool,
+    len: usize,
+    first: usize,
+    /// What comes before it was compared by a scan that was stopped.
+    done: Cut,
+    /// Where each range but the first begins, in rows of the base and of the other, once somebody has asked.
+    cuts: Vec<Mutex<Option<(u64, u64)>>>,
+}
 
 /// The rows of both sides whose keys are in one range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,67 +34,53 @@ pub(super) struct KeyRange {
     pub(super) new: Range<u64>,
 }
 
-/// All rows of both sides, cut into ranges.
-pub(super) fn key_ranges<G: KeyedGroups>(old: &G, new: &G, threads: usize) -> Result<Vec<KeyRange>> {
-    let by_old = old.len() >= new.len();
-    let (base, other) = if by_old { (old, new) } else { (new, old) };
-    // Threads take turns, so that their number should divide that of the ranges.
-    let count = base.len().div_ceil(RANGE_ROW_GROUPS_MAX).max(threads * RANGES_PER_THREAD);
-    let count = count.next_multiple_of(threads).min(base.len()).max(1);
-
-    let mut ranges = Vec::with_capacity(count);
-    let mut start = (0, 0);
-    for end in cuts(base, other, count, threads)? {
-        ranges.push((start.0..end.0, start.1..end.1));
-        start = end;
+impl<'a, G: KeyedGroups> Plan<'a, G> {
+    /// So many ranges per thread at least, where there are as many row groups: so that what one thread does last does not
+    /// hold up the end for long.
+    pub(super) fn new(old: &'a G, new: &'a G, threads: usize, ranges_per_thread: usize, done: Cut) -> Self {
+        let by_old = old.len() >= new.len();
+        let (base, other) = if by_old { (old, new) } else { (new, old) };
+        // Ranges are much alike, so that their number should be a multiple of the threads'.
+        let len = base.len().div_ceil(RANGE_ROW_GROUPS_MAX).max(threads * ranges_per_thread);
+        let len = len.next_multiple_of(threads).min(base.len()).max(1);
+        let done_of_base = if by_old { done.old } else { done.new };
+        let is_done = |end: &usize| base.starts()[end * base.len() / len] < done_of_base;
+        let first = (1..len).take_while(is_done).count();
+        let cuts = (1..len).map(|_| Mutex::new(None)).collect();
+        Self { base, other, by_old, len, first, done, cuts }
     }
-    ranges.push((start.0..base.rows(), start.1..other.rows()));
-    Ok(ranges
-        .into_iter()
-        .map(
-            |(base, other)| {
-                if by_old { KeyRange { old: base, new: other } } else { KeyRange { old: other, new: base } }
-            },
-        )
-        .collect())
-}
 
-/// Where ranges end but for the last one, in rows of the base and of the other. Finding it reads a row group or two of each
-/// side, so that threads share it.
-fn cuts<G: KeyedGroups>(base: &G, other: &G, count: usize, threads: usize) -> Result<Vec<(u64, u64)>> {
-    let cut = |range: usize| -> Result<(u64, u64)> {
-        let group = range * base.len() / count;
-        let key = base.first_key(group)?;
-        Ok((base.start_of(&key, group)?, other.lower_bound(&key, group * other.len() / base.len())?))
-    };
-    let numbers: Vec<usize> = (1..count).collect();
-    let share = numbers.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let cut = &cut;
-        let threads: Vec<_> = numbers
-            .chunks(share)
-            .map(|numbers| {
-                scope.spawn(move || numbers.iter().map(|number| cut(*number)).collect::<Result<Vec<_>>>())
-            })
-            .collect();
-        let mut cuts = Vec::with_capacity(count);
-        for thread in threads {
-            cuts.extend(thread.join().unwrap_or(Err(Error::WorkerLost))?);
+    /// The numbers of the ranges that are left to be compared.
+    pub(super) fn numbers(&self) -> Range<usize> {
+        self.first..self.len
+    }
+
+    /// A range, without what was done before.
+    pub(super) fn range(&self, number: usize) -> Result<KeyRange> {
+        // The end first: where the range begins is where another thread's ends, which is looking for it at the moment.
+        let end = self.cut(number + 1)?;
+        let start = self.cut(number)?;
+        let (base, other) = (start.0..end.0, start.1..end.1);
+        let (old, new) = if self.by_old { (base, other) } else { (other, base) };
+        let after = |rows: Range<u64>, done: u64| rows.start.max(done)..rows.end.max(done);
+        Ok(KeyRange { old: after(old, self.done.old), new: after(new, self.done.new) })
+    }
+
+    fn cut(&self, number: usize) -> Result<(u64, u64)> {
+        if number == 0 {
+            return Ok((0, 0));
         }
-        Ok(cuts)
-    })
-}
-
-/// The ranges without what comes before a place.
-pub(super) fn after(ranges: Vec<KeyRange>, done: Cut) -> Vec<KeyRange> {
-    ranges
-        .into_iter()
-        .map(|range| KeyRange {
-            old: range.old.start.max(done.old)..range.old.end.max(done.old),
-            new: range.new.start.max(done.new)..range.new.end.max(done.new),
-        })
-        .filter(|range| !range.old.is_empty() || !range.new.is_empty())
-        .collect()
+        let Some(cut) = self.cuts.get(number - 1) else { return Ok((self.base.rows(), self.other.rows())) };
+        // Held while it is looked for, so that not two threads look for the same.
+        let mut cut = cut.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cut) = *cut {
+            return Ok(cut);
+        }
+        let group = number * self.base.len() / self.len;
+        let key = self.base.first_key(group)?;
+        let guess = group * self.other.len() / self.base.len();
+        Ok(*cut.insert((self.base.start_of(&key, group)?, self.other.lower_bound(&key, guess)?)))
+    }
 }
 
 impl KeyRange {

@@ -14,16 +14,29 @@ use parquet::file::reader::{ChunkReader, Length};
 pub(crate) struct Positioned {
     file: Arc<File>,
     bytes: u64,
+    #[cfg(test)]
+    bytes_read: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Positioned {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), bytes })
+        Ok(Self {
+            file: Arc::new(file),
+            bytes,
+            #[cfg(test)]
+            bytes_read: Arc::default(),
+        })
     }
 
     pub(crate) fn len(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many bytes were read of it.
+    #[cfg(test)]
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(crate) fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
@@ -40,6 +53,8 @@ impl Positioned {
             buffer.resize(length, 0);
         }
         read_exact_at(&self.file, &mut buffer[..length], start)?;
+        #[cfg(test)]
+        self.bytes_read.fetch_add(length as u64, std::sync::atomic::Ordering::Relaxed);
         Ok(if length < POOLED_BYTES_MIN { buffer.into() } else { Pooled::share(buffer).slice(..length) })
     }
 }

@@ -36,12 +36,15 @@ enum Command {
         #[arg(long, default_value = "2")]
         threads: NonZeroUsize,
     },
-    /// Only decompresses the pages of two files, by the Parquet library: what any comparison of all columns takes.
+    /// Only decompresses the pages of two files, by the Parquet library: what any comparison of these columns takes.
     Pages {
         /// The old file.
         old: PathBuf,
         /// The new file.
         new: PathBuf,
+        /// Only those of this column.
+        #[arg(long)]
+        column: Option<String>,
         /// Threads.
         #[arg(long, default_value = "2")]
         threads: NonZeroUsize,
@@ -70,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Generate { folder, rows } => Ok(generate::pair(&folder, rows)?),
         Command::Scan { folder, findings, threads } => run_scan(&folder, &findings, threads),
-        Command::Pages { old, new, threads } => pages::run(&[old, new], threads),
+        Command::Pages { old, new, column, threads } => pages::run(&[old, new], column.as_deref(), threads),
         Command::Dumps { old, new, findings, threads, keys_only, memory } => {
             let mut options = ScanOptions::default();
             options.threads = threads;

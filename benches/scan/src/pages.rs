@@ -1,4 +1,4 @@
-//! How long it takes to read and decompress all pages of some files, and nothing else.
+//! How long it takes to read and decompress the pages of some files, and nothing else.
 
 use std::error::Error;
 use std::fs::File;
@@ -10,7 +10,12 @@ use std::time::Instant;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-pub(crate) fn run(paths: &[PathBuf], threads: NonZeroUsize) -> Result<(), Box<dyn Error>> {
+/// Of this column, or of all.
+pub(crate) fn run(
+    paths: &[PathBuf],
+    column: Option<&str>,
+    threads: NonZeroUsize,
+) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let open = || -> Result<Vec<_>, ParquetError> {
         paths.iter().map(|path| SerializedFileReader::new(File::open(path)?)).collect()
@@ -30,8 +35,12 @@ pub(crate) fn run(paths: &[PathBuf], threads: NonZeroUsize) -> Result<(), Box<dy
                     let mut bytes = 0;
                     while let Some(&(file, group)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let group = files[file].get_row_group(group)?;
-                        for column in 0..group.num_columns() {
-                            let mut pages = group.get_column_page_reader(column)?;
+                        for number in 0..group.num_columns() {
+                            let name = group.metadata().column(number).column_path().string();
+                            if column.is_some_and(|column| column != name) {
+                                continue;
+                            }
+                            let mut pages = group.get_column_page_reader(number)?;
                             while let Some(page) = pages.get_next_page()? {
                                 bytes += page.buffer().len();
                             }

@@ -44,7 +44,8 @@ impl KeyCode {
     ) -> Result<()> {
         match self {
             Self::Narrow { .. } => {
-                let ids = keys.numbers().unwrap_or_default();
+                let mut ids = Vec::with_capacity(keys.rows());
+                keys.numbers(0, &mut ids);
                 ids.into_iter().enumerate().try_for_each(|(row, id)| record(row, id, None))
             }
             Self::Wide { converter } => {

@@ -57,21 +57,24 @@ impl Bounds {
         self.numbers.div_ceil(64)
     }
 
-    /// The numbers of a row group's keys, counted from the first.
-    pub(super) fn numbers_of(&self, scan: &Scan<'_>, side: usize, group: usize) -> Result<Vec<u64>> {
+    /// Puts the numbers of a row group's keys, counted from the first, in place of what is in `into`.
+    pub(super) fn numbers_of(
+        &self,
+        scan: &Scan<'_>,
+        side: usize,
+        group: usize,
+        into: &mut Vec<u64>,
+    ) -> Result<()> {
         let table = scan.pair.sides()[side];
-        let keys = keys(table, group, &scan.pair.dumps.key, &scan.pair.key_types)?;
-        let mut numbers = keys.numbers().unwrap_or_default();
-        let mut largest = 0;
-        for number in &mut numbers {
-            *number = number.wrapping_sub(self.first);
-            largest = largest.max(*number);
+        keys(table, group, &scan.pair.dumps.key, &scan.pair.key_types)?.numbers(self.first, into);
+        // All bits together are at least as large as the largest, and are found out in no time.
+        let is_within = into.iter().fold(0, |bits, number| bits | number) < self.numbers
+            || into.iter().all(|number| *number < self.numbers);
+        if is_within {
+            return Ok(());
         }
-        if largest >= self.numbers {
-            let detail = "it has keys outside the bounds that its footer gives".to_owned();
-            return Err(table.file(group).corrupt(table.groups()[group].index, detail));
-        }
-        Ok(numbers)
+        let detail = "it has keys outside the bounds that its footer gives".to_owned();
+        Err(table.file(group).corrupt(table.groups()[group].index, detail))
     }
 }
 
@@ -110,6 +113,13 @@ impl<'m> Bits<'m> {
         self.0[word].fetch_or(bits, Ordering::Relaxed)
     }
 
+    /// The same where nobody else sets any: a good deal faster, because no other processor is asked.
+    fn set_alone(&self, word: usize, bits: u64) -> u64 {
+        let before = self.word(word);
+        self.put(word, before | bits);
+        before
+    }
+
     pub(super) fn word(&self, word: usize) -> u64 {
         self.0[word].load(Ordering::Relaxed)
     }
@@ -120,9 +130,37 @@ impl<'m> Bits<'m> {
 pub(super) struct Present<'m> {
     pub(super) once: Bits<'m>,
     pub(super) twice: Bits<'m>,
+    writers: Writers,
 }
 
-impl Present<'_> {
+/// Who writes bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writers {
+    One,
+    Many,
+}
+
+impl<'m> Present<'m> {
+    pub(super) fn new(once: Bits<'m>, twice: Bits<'m>, writers: Writers) -> Self {
+        Self { once, twice, writers }
+    }
+
+    /// Takes in what others have taken in, in bits of their own.
+    pub(super) fn unite(&self, others: &[Self]) {
+        for word in 0..self.once.0.len() {
+            let (mut once, mut twice) = (self.once.word(word), self.twice.word(word));
+            for other in others {
+                let bits = other.once.word(word);
+                twice |= once & bits | other.twice.word(word);
+                once |= bits;
+            }
+            self.once.put(word, once);
+            if twice != 0 {
+                self.twice.put(word, twice);
+            }
+        }
+    }
+
     /// Takes in numbers. In key order many in a row share a word, which is then written once.
     pub(super) fn add(&self, numbers: &[u64]) {
         let (mut word, mut bits, mut twice) = (0, 0_u64, 0_u64);
@@ -143,9 +181,13 @@ impl Present<'_> {
         if bits == 0 {
             return;
         }
-        let again = self.once.set(word, bits) & bits | twice;
+        let set = match self.writers {
+            Writers::One => Bits::set_alone,
+            Writers::Many => Bits::set,
+        };
+        let again = set(&self.once, word, bits) & bits | twice;
         if again != 0 {
-            self.twice.set(word, again);
+            set(&self.twice, word, again);
         }
     }
 }

@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::memory::Memory;
-use super::present::{Bits, Bounds, Found, Present, each_finding};
+use super::present::{Bits, Bounds, Found, Present, Writers, each_finding};
 use super::sums::{Sums, only_column};
 use super::{Filter, Scan};
 use crate::error::Result;
@@ -50,7 +50,7 @@ pub(super) fn run(
     }
     let (mut bit_memory, mut slot_memory) = (Memory::new(5 * bounds.words()), Memory::new(2 * rows));
     let bits: Vec<Bits<'_>> = Bits::cut(&mut bit_memory, bounds).collect();
-    let sides = [0, 2].map(|first| Present { once: bits[first], twice: bits[first + 1] });
+    let sides = [0, 2].map(|first| Present::new(bits[first], bits[first + 1], Writers::Many));
     let (differing, slots) = (bits[4], slot_memory.pairs());
     let mut ranked = Ranked { scan, bounds, base, sides, differing, ranks: Vec::new(), slots, rows: None };
     ranked.compare()?;
@@ -159,10 +159,11 @@ impl Ranked<'_, '_> {
         let next = AtomicUsize::new(0);
         let this = &*self;
         this.scan.in_threads(|| {
+            let mut numbers = Vec::new();
             loop {
                 let group = next.fetch_add(1, Ordering::Relaxed);
                 let Some(found) = table.groups().get(group) else { return Ok(()) };
-                let numbers = this.bounds.numbers_of(this.scan, this.base, group)?;
+                this.bounds.numbers_of(this.scan, this.base, group, &mut numbers)?;
                 for (row, number) in (found.first_row..).zip(&numbers) {
                     // Always there: the same keys have set these bits.
                     let rank = this.rank(*number);
@@ -188,6 +189,11 @@ impl Ranked<'_, '_> {
                 for (slot, number) in slots.iter_mut().zip(numbers) {
                     *slot = self.slot(*number);
                 }
+                // A look at each, before any is written to: memory is waited for all at once.
+                let seen = slots.iter().take(numbers.len()).filter_map(|slot| self.slots.get(*slot));
+                std::hint::black_box(
+                    seen.fold(0, |seen, [_, weighted]| seen | weighted.load(Ordering::Relaxed)),
+                );
                 for ((slot, sums), number) in slots.iter().zip(sums).zip(numbers) {
                     let Some([plain, weighted]) = self.slots.get(*slot) else {
                         self.sides[other].add(&[*number]);
@@ -245,12 +251,14 @@ impl Ranked<'_, '_> {
         (0..self.bounds.words() as usize).for_each(|word| this.once.put(word, 0));
         let (scan, next) = (self.scan, AtomicUsize::new(0));
         scan.in_threads(|| {
+            let mut numbers = Vec::new();
             loop {
                 let group = next.fetch_add(1, Ordering::Relaxed);
                 if group >= scan.pair.sides()[other].groups().len() {
                     return Ok(());
                 }
-                this.add(&self.bounds.numbers_of(scan, other, group)?);
+                self.bounds.numbers_of(scan, other, group, &mut numbers)?;
+                this.add(&numbers);
                 scan.meter.add(0)?;
             }
         })
@@ -263,13 +271,13 @@ impl Ranked<'_, '_> {
         let next = AtomicUsize::new(0);
         scan.in_threads(|| {
             let mut scratch = Scratch::default();
-            let mut sums = Sums::new(0, 0);
+            let (mut numbers, mut sums) = (Vec::new(), Sums::new(0, 0));
             loop {
                 let group = next.fetch_add(1, Ordering::Relaxed);
                 if group >= groups.len() {
                     return Ok(());
                 }
-                let numbers = self.bounds.numbers_of(scan, side, group)?;
+                self.bounds.numbers_of(scan, side, group, &mut numbers)?;
                 sums.clear(scan.columns.len(), numbers.len());
                 scan.columns.hashes(side, group, &mut scratch, &mut |position, start, hashes| {
                     sums.add(position, start, hashes);
