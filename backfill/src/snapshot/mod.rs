@@ -28,7 +28,7 @@ pub(crate) use hashes::Hashes;
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
 pub(crate) use positioned::{Pooled, Positioned};
-pub(crate) use range::WrittenRange;
+pub(crate) use range::{RangeWriter, WrittenRange};
 pub(crate) use row_groups::RowGroups;
 pub(crate) use writer::{FILE_PREFIX, Origin, RangesWriter, discard};
 
