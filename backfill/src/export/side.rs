@@ -42,7 +42,15 @@ pub(super) struct Job {
     rows: AtomicU64,
     /// How many ranges were taken over.
     taken_over: AtomicUsize,
+    /// How many of these an interrupted export had left.
+    resumed: AtomicUsize,
     team: Team,
+}
+
+/// How many ranges of a side were taken over, and how many of these from an interrupted export.
+pub(super) struct Counts {
+    pub(super) taken_over: usize,
+    pub(super) resumed: usize,
 }
 
 /// How one side is read.
@@ -78,28 +86,39 @@ impl Team {
 
 impl Job {
     pub(super) fn begin(plan: SidePlan, folder: PathBuf, header: SnapshotHeader, team: &Team) -> Result<Job> {
-        let writer = RangesWriter::create(folder, header)?;
-        let (rows, taken_over) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Ok(Job { plan, writer, rows, taken_over, team: team.clone() })
+        let writer = match &plan.horizon {
+            Some(horizon) => {
+                let kept = plan.earlier.as_ref().map(EarlierSide::resumable).unwrap_or_default();
+                RangesWriter::create_recorded(folder, header, &plan.ranges, horizon.clone(), &kept)?
+            }
+            // No later run could tell what has changed since.
+            None => RangesWriter::create(folder, header)?,
+        };
+        let (rows, taken_over, resumed) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Job { plan, writer, rows, taken_over, resumed, team: team.clone() })
     }
 
-    /// Makes a snapshot of the ranges; gives how many of them were taken over.
-    fn finish(&self, written: Vec<WrittenRange>) -> Result<usize> {
+    /// Makes a snapshot of the ranges.
+    fn finish(&self, written: Vec<WrittenRange>) -> Result<Counts> {
         let SidePlan { ranges, horizon, .. } = &self.plan;
         self.writer.finish(written, Origin { ranges: ranges.clone(), horizon: horizon.clone() })?;
-        Ok(self.taken_over.load(Ordering::Relaxed))
+        let (taken_over, resumed) = (&self.taken_over, &self.resumed);
+        Ok(Counts {
+            taken_over: taken_over.load(Ordering::Relaxed),
+            resumed: resumed.load(Ordering::Relaxed),
+        })
     }
 }
 
 /// Exports all ranges of these sides one after the other, and makes a snapshot of each. The connections do not wait for
-/// each other between two sides: at the end of one the next is begun. Gives how many ranges of each were taken over.
+/// each other between two sides: at the end of one the next is begun.
 pub(super) async fn run(
     jobs: Vec<Job>,
     team: &Team,
     limits: &Limits,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Vec<usize>> {
+) -> Result<Vec<Counts>> {
     let jobs: Vec<Arc<Job>> = jobs.into_iter().map(Arc::new).collect();
     let mut tasks = JoinSet::new();
     let outcome = all_ranges(&jobs, &mut tasks, team, limits, progress, cancel).await;
@@ -121,7 +140,7 @@ async fn all_ranges(
     limits: &Limits,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Vec<usize>> {
+) -> Result<Vec<Counts>> {
     let mut written: Vec<Vec<Option<WrittenRange>>> =
         jobs.iter().map(|job| job.plan.ranges.iter().map(|_| None).collect()).collect();
     let mut waiting = jobs
@@ -136,7 +155,7 @@ async fn all_ranges(
     let too_old = tokio::time::sleep(limits.age_max.saturating_sub(limits.opened.elapsed()));
     tokio::pin!(too_old);
     let mut tick = tokio::time::interval(TICK);
-    let mut taken_over = Vec::with_capacity(jobs.len());
+    let mut counts = Vec::with_capacity(jobs.len());
     for (side, job) in jobs.iter().enumerate() {
         let meter = Meter::estimated(progress, job.plan.stage, job.plan.estimate);
         while written[side].iter().any(Option::is_none) {
@@ -146,6 +165,7 @@ async fn all_ranges(
                 () = &mut too_old => return Err(Error::SnapshotTooOld { age_max: limits.age_max }),
                 done = tasks.join_next() => done,
                 _ = tick.tick() => {
+                    meter.taken_over(job.taken_over.load(Ordering::Relaxed));
                     meter.at(job.rows.load(Ordering::Relaxed));
                     continue;
                 }
@@ -156,6 +176,7 @@ async fn all_ranges(
                 tasks.spawn(range);
             }
         }
+        meter.taken_over(job.taken_over.load(Ordering::Relaxed));
         meter.at(job.rows.load(Ordering::Relaxed));
         if cancel.is_cancelled() {
             return Err(Error::Stopped { what: "export" });
@@ -165,10 +186,10 @@ async fn all_ranges(
             let job = job.clone();
             move || job.finish(ranges)
         });
-        taken_over.push(finishing.await.map_err(|_| Error::WorkerLost)??);
+        counts.push(finishing.await.map_err(|_| Error::WorkerLost)??);
         meter.finish();
     }
-    Ok(taken_over)
+    Ok(counts)
 }
 
 /// Exports one range, from its beginning after each loss of a connection, as long as the moment is held.
@@ -195,7 +216,7 @@ async fn export_range(job: Arc<Job>, place: Place) -> Result<(Place, WrittenRang
 
 async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
     let connections = job.team.connections.clone();
-    let connection = connections.acquire_owned().await.map_err(|_| Error::WorkerLost)?;
+    let mut connection = connections.clone().acquire_owned().await.map_err(|_| Error::WorkerLost)?;
     if let Some(earlier) = &job.plan.earlier {
         let is_unchanged = tokio::select! {
             biased;
@@ -204,21 +225,26 @@ async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
         };
         if is_unchanged {
             drop(connection);
-            return take_over(job.clone(), number).await;
+            if let Some(range) = take_over(job.clone(), number).await? {
+                return Ok(range);
+            }
+            connection = connections.acquire_owned().await.map_err(|_| Error::WorkerLost)?;
         }
     }
     let job = job.clone();
     spawn_blocking(move || bring(&job, number, connection)).await.map_err(|_| Error::WorkerLost)?
 }
 
-/// Takes the files of a range over from the earlier snapshot.
-async fn take_over(job: Arc<Job>, number: usize) -> Result<WrittenRange> {
+/// Takes the files of a range over from what was exported earlier, if they are still there.
+async fn take_over(job: Arc<Job>, number: usize) -> Result<Option<WrittenRange>> {
     let taking = spawn_blocking(move || {
         let earlier = job.plan.earlier.as_ref().ok_or(Error::WorkerLost)?;
-        let range = earlier.take_over(number, job.writer.folder())?;
-        job.rows.fetch_add(range.rows(), Ordering::Relaxed);
+        let Some(taken) = earlier.take_over(number, job.writer.folder())? else { return Ok(None) };
+        job.writer.record(number, &taken.range)?;
+        job.rows.fetch_add(taken.range.rows(), Ordering::Relaxed);
         job.taken_over.fetch_add(1, Ordering::Relaxed);
-        Ok(range)
+        job.resumed.fetch_add(usize::from(taken.is_resumed), Ordering::Relaxed);
+        Ok(Some(taken.range))
     });
     taking.await.map_err(|_| Error::WorkerLost)?
 }
@@ -228,6 +254,9 @@ async fn take_over(job: Arc<Job>, number: usize) -> Result<WrittenRange> {
 /// A runtime of its own: what another one's threads would do to hand each other pieces of a few kilobytes costs as much as
 /// all that is done with them. Rows are written while the server fills the connection's buffers.
 fn bring(job: &Job, number: usize, connection: OwnedSemaphorePermit) -> Result<WrittenRange> {
+    if let Some(earlier) = &job.plan.earlier {
+        earlier.forget(number, job.writer.folder())?;
+    }
     let starting = Error::io("start", "a thread that reads");
     let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
     let rows = AtomicU64::new(0);
@@ -241,7 +270,10 @@ fn bring(job: &Job, number: usize, connection: OwnedSemaphorePermit) -> Result<W
     // What is left of the connection goes with it.
     drop(runtime);
     drop(connection);
-    let written = outcome.and_then(RangeWriter::finish);
+    let written = outcome.and_then(RangeWriter::finish).and_then(|range| {
+        job.writer.record(number, &range)?;
+        Ok(range)
+    });
     if written.is_err() {
         job.rows.fetch_sub(rows.into_inner(), Ordering::Relaxed);
     }
