@@ -83,6 +83,8 @@ pub struct Update {
     pub eta: Option<Duration>,
     /// Why nothing happens, while nothing happens.
     pub waiting: Option<Wait>,
+    /// How many ranges of an export were taken over from an earlier one.
+    pub ranges_taken_over: usize,
 }
 
 impl Update {
@@ -144,6 +146,7 @@ struct State {
     total: Option<u64>,
     is_estimate: bool,
     waiting: Option<Wait>,
+    ranges_taken_over: usize,
     told: Option<Instant>,
 }
 
@@ -177,6 +180,11 @@ impl<'a> Meter<'a> {
             state.done += more;
             state.waiting = None;
         });
+    }
+
+    /// So many ranges were taken over so far, which is told with what is done.
+    pub(crate) fn taken_over(&self, ranges: usize) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).ranges_taken_over = ranges;
     }
 
     /// So much of it was done in vain.
@@ -231,12 +239,13 @@ fn measured(stage: Stage, state: &State, elapsed: Duration) -> Update {
     let left = total.map(|total| total.saturating_sub(done));
     let eta =
         left.filter(|_| rate > 0.0).and_then(|left| Duration::try_from_secs_f64(left as f64 / rate).ok());
-    Update { stage, done, total, is_estimate, rate, eta, waiting: state.waiting.clone() }
+    let (waiting, ranges_taken_over) = (state.waiting.clone(), state.ranges_taken_over);
+    Update { stage, done, total, is_estimate, rate, eta, waiting, ranges_taken_over }
 }
 
 impl State {
     fn new(done: u64, total: Option<u64>) -> State {
-        State { base: done, done, total, is_estimate: false, waiting: None, told: None }
+        State { base: done, done, total, is_estimate: false, waiting: None, ranges_taken_over: 0, told: None }
     }
 }
 

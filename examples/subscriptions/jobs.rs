@@ -142,6 +142,7 @@ pub(crate) async fn kill_backfill(
             rate,
             eta: None,
             waiting: None,
+            ranges_taken_over: 0,
         });
         if keys_done >= keys / 3 {
             break;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossfade::backfill::Cancel;
 use crossfade::backfill::progress::{Progress, Stage, Update, Wait};
 use crossfade::backfill::queue::Waiting;
-use crossfade::core::gate::{grouped, spell};
+use crossfade::core::gate::{counted, grouped, spell};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
@@ -110,7 +110,11 @@ fn rest(update: &Update, still: Duration) -> String {
         };
     }
     let eta = update.eta.filter(|eta| !eta.is_zero()).map(|eta| format!(", {} left", spell(eta)));
-    format!("{}/s{}", grouped(update.rate as u64), eta.unwrap_or_default())
+    let taken_over = match update.ranges_taken_over {
+        0 => String::new(),
+        ranges => format!(", {} taken over", counted(ranges as u64, "range")),
+    };
+    format!("{}/s{}{taken_over}", grouped(update.rate as u64), eta.unwrap_or_default())
 }
 
 /// A request to stop that the first interrupt makes; the second ends the process, which loses nothing either.

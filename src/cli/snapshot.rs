@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use crossfade::DatabaseUrl;
 use crossfade::Phase;
-use crossfade::backfill::export::{CONNECTIONS, ExportOptions, Exported, Reuse, export_with};
+use crossfade::backfill::export::{CONNECTIONS, ExportOptions, Exported, Reuse, export_with, interrupted};
 use crossfade::backfill::remote::{Remote, Staging};
 use crossfade::backfill::snapshot::{Requirements, SnapshotPair};
 use crossfade::backfill::{Error, Migration};
@@ -28,7 +28,8 @@ const MEGABYTE: NonZeroU64 = NonZeroU64::new(1_000_000).expect("not zero");
 /// Export both sides under one consistent snapshot to Parquet: DIR/old and DIR/new, in a folder or in an object store.
 ///
 /// Nothing is locked against writers. A folder is complete or is no snapshot. A lost connection costs the range that it
-/// read; the moment itself ends with this process, so that after a kill the command begins anew. For an object store the
+/// read. The moment itself ends with this process: after a kill the same command takes another one, and takes over those of the
+/// finished ranges in which surely nothing has changed since (Postgres; on SQLite it begins anew). For an object store the
 /// snapshot is written to the work folder, sent, and removed there; a kill while it is sent costs the file in hand.
 #[derive(Debug, Args)]
 #[command(
@@ -63,6 +64,9 @@ struct Reading {
     /// Take over from this earlier snapshot what surely has not changed since (Postgres).
     #[arg(long, value_name = "DIR")]
     since: Option<PathBuf>,
+    /// Begin anew where an earlier run was interrupted, rather than take over what it had finished.
+    #[arg(long)]
+    fresh: bool,
     /// Into how many ranges each side is cut, where not by its size: one in which a row has changed is read again as a whole.
     #[arg(long, value_name = "N", conflicts_with = "since")]
     ranges: Option<NonZeroUsize>,
@@ -82,6 +86,7 @@ impl Reading {
         let mut options = ExportOptions::default();
         options.connections = self.connections;
         options.since = self.since;
+        options.fresh = self.fresh;
         options.ranges = self.ranges;
         options.bytes_per_second_max =
             self.rate_mb.map(|rate| NonZeroU64::from(rate).saturating_mul(MEGABYTE));
@@ -107,20 +112,43 @@ impl From<Exported> for Taken {
 }
 
 impl Taken {
-    /// What came out of the earlier snapshot, in a line for each side.
-    fn told(&self, since: &Path) -> String {
-        let line = |(side, reuse): (&str, &Reuse)| match &reuse.full_because {
-            Some(why) => format!("{side}: exported in full: {why}\n"),
-            None => format!(
-                "{side}: {} of {} unchanged, taken over from {}\n",
-                reuse.taken_over,
-                counted(reuse.ranges as u64, "range"),
-                since.display()
-            ),
-        };
+    /// What came out of earlier exports, in a line for each side and export.
+    fn told(&self, since: Option<&Path>) -> String {
         let reuses = self.reuses.iter().flat_map(|[old, new]| [("old", old), ("new", new)]);
-        reuses.map(line).collect()
+        reuses.map(|(side, reuse)| told(side, reuse, since)).collect()
     }
+}
+
+fn told(side: &str, reuse: &Reuse, since: Option<&Path>) -> String {
+    let ranges = counted(reuse.ranges as u64, "range");
+    let taken =
+        |count: usize, from: &str| format!("{side}: {count} of {ranges} unchanged, taken over from {from}\n");
+    let mut text = String::new();
+    if let Some(why) = &reuse.anew_because {
+        text += &format!("{side}: nothing taken over from the interrupted run: {why}\n");
+    } else if reuse.resumed > 0 {
+        text += &taken(reuse.resumed, "the interrupted run");
+    }
+    match (since, &reuse.full_because) {
+        (Some(_), Some(why)) => text += &format!("{side}: exported in full: {why}\n"),
+        (Some(since), None) => text += &taken(reuse.taken_over - reuse.resumed, &since.display().to_string()),
+        (None, _) => {}
+    }
+    text
+}
+
+/// Says that an earlier run was interrupted, before an export that may take hours.
+fn note_interrupted(out: &Path, options: &ExportOptions, output: Output) {
+    let Some(left) = interrupted(out) else { return };
+    let begun = left.started_at.map_or_else(String::new, |at| format!(" of {at}"));
+    let finished = format!("{} of {}", left.finished, counted(left.ranges as u64, "range"));
+    output.note(&if options.fresh {
+        format!("beginning anew: what an interrupted run{begun} has left is replaced")
+    } else if left.finished == 0 {
+        format!("beginning anew: an interrupted run{begun} has left no finished range")
+    } else {
+        format!("going on with an interrupted run{begun}, which had finished {finished}: what has changed since is read again")
+    });
 }
 
 #[derive(Debug, Subcommand)]
@@ -171,6 +199,7 @@ impl Snapshot {
         let since = options.since.as_deref();
         match &out {
             Place::Local(folder) => {
+                note_interrupted(folder, &options, output);
                 let exported = export_with(&work.migration, folder, &options, &work.progress, &work.cancel);
                 report(&name, &out, &exported.await?.into(), since, output);
             }
@@ -207,7 +236,10 @@ async fn exported(
         return Err(Error::SnapshotPresent { path: remote.url().into() }.into());
     }
     let folder = staging.outgoing();
-    staging.clear(&folder)?;
+    if interrupted(&folder).is_none() {
+        staging.clear(&folder)?;
+    }
+    note_interrupted(&folder, options, output);
     Ok(export_with(&work.migration, &folder, options, &work.progress, &work.cancel).await?.into())
 }
 
@@ -244,7 +276,7 @@ fn report(name: &str, out: &Place, taken: &Taken, since: Option<&Path>, output: 
             counted(taken.pair.new_side().rows(), "new row"),
             new.started_at,
             old.epoch,
-            since.map_or_else(String::new, |since| taken.told(since)),
+            taken.told(since),
             next(name, out, &old.phase)
         )
     });

@@ -42,6 +42,8 @@ pub struct ExportOptions {
     pub ranges: Option<NonZeroUsize>,
     /// The folder of an earlier pair of snapshots: ranges that surely have not changed since are taken over from it.
     pub since: Option<PathBuf>,
+    /// Nothing is taken over from an interrupted export into the same folder.
+    pub fresh: bool,
     /// Bytes per second that are read at most, by all connections together, as they lie in memory.
     pub bytes_per_second_max: Option<NonZeroU64>,
     /// How long the moment is held at most.
@@ -60,6 +62,7 @@ impl Default for ExportOptions {
             connections: CONNECTIONS,
             ranges: None,
             since: None,
+            fresh: false,
             bytes_per_second_max: None,
             age_max: SNAPSHOT_AGE_MAX,
             replica: None,

@@ -1,23 +1,24 @@
 //! Both sides: their ranges, read and written at the same time.
 
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use crossfade_migration_core::phase::Side;
 use crossfade_migration_core::rows::{ConsistentRead, Horizon, ScopeRange};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::runtime::Builder;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::BATCHES_IN_FLIGHT;
 use super::limits::{Limits, Pace};
 use super::since::EarlierSide;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::{Meter, Progress, Stage};
-use crate::snapshot::{Origin, RangesWriter, SnapshotHeader, WrittenRange};
+use crate::snapshot::{Origin, RangeWriter, RangesWriter, SnapshotHeader, WrittenRange};
 
 /// How often a range is begun again after its connection was lost. One loss is an accident; three in one range are a
 /// server that cannot carry it.
@@ -26,8 +27,12 @@ const LOSSES_MAX: u32 = 3;
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The longest sleep of a thread that keeps to its pace: so soon does it see that it should stop.
-const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// Batches between reader and writer of a range, which take turns: the one that is written, while the next is filled.
+const BATCHES_AHEAD: usize = 1;
+
+/// How long a reader sleeps when it has read all that has arrived. A socket of this machine holds some 200 kB, which a server needs
+/// about twice as long for; where it is quicker, or far away with larger buffers, there is always something to read.
+const REST: Duration = Duration::from_millis(1);
 
 /// One side, on its way into a folder.
 pub(super) struct Job {
@@ -37,7 +42,15 @@ pub(super) struct Job {
     rows: AtomicU64,
     /// How many ranges were taken over.
     taken_over: AtomicUsize,
+    /// How many of these an interrupted export had left.
+    resumed: AtomicUsize,
     team: Team,
+}
+
+/// How many ranges of a side were taken over, and how many of these from an interrupted export.
+pub(super) struct Counts {
+    pub(super) taken_over: usize,
+    pub(super) resumed: usize,
 }
 
 /// How one side is read.
@@ -73,28 +86,39 @@ impl Team {
 
 impl Job {
     pub(super) fn begin(plan: SidePlan, folder: PathBuf, header: SnapshotHeader, team: &Team) -> Result<Job> {
-        let writer = RangesWriter::create(folder, header)?;
-        let (rows, taken_over) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Ok(Job { plan, writer, rows, taken_over, team: team.clone() })
+        let writer = match &plan.horizon {
+            Some(horizon) => {
+                let kept = plan.earlier.as_ref().map(EarlierSide::resumable).unwrap_or_default();
+                RangesWriter::create_recorded(folder, header, &plan.ranges, horizon.clone(), &kept)?
+            }
+            // No later run could tell what has changed since.
+            None => RangesWriter::create(folder, header)?,
+        };
+        let (rows, taken_over, resumed) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Job { plan, writer, rows, taken_over, resumed, team: team.clone() })
     }
 
-    /// Makes a snapshot of the ranges; gives how many of them were taken over.
-    fn finish(&self, written: Vec<WrittenRange>) -> Result<usize> {
+    /// Makes a snapshot of the ranges.
+    fn finish(&self, written: Vec<WrittenRange>) -> Result<Counts> {
         let SidePlan { ranges, horizon, .. } = &self.plan;
         self.writer.finish(written, Origin { ranges: ranges.clone(), horizon: horizon.clone() })?;
-        Ok(self.taken_over.load(Ordering::Relaxed))
+        let (taken_over, resumed) = (&self.taken_over, &self.resumed);
+        Ok(Counts {
+            taken_over: taken_over.load(Ordering::Relaxed),
+            resumed: resumed.load(Ordering::Relaxed),
+        })
     }
 }
 
 /// Exports all ranges of these sides one after the other, and makes a snapshot of each. The connections do not wait for
-/// each other between two sides: at the end of one the next is begun. Gives how many ranges of each were taken over.
+/// each other between two sides: at the end of one the next is begun.
 pub(super) async fn run(
     jobs: Vec<Job>,
     team: &Team,
     limits: &Limits,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Vec<usize>> {
+) -> Result<Vec<Counts>> {
     let jobs: Vec<Arc<Job>> = jobs.into_iter().map(Arc::new).collect();
     let mut tasks = JoinSet::new();
     let outcome = all_ranges(&jobs, &mut tasks, team, limits, progress, cancel).await;
@@ -116,7 +140,7 @@ async fn all_ranges(
     limits: &Limits,
     progress: &dyn Progress,
     cancel: &Cancel,
-) -> Result<Vec<usize>> {
+) -> Result<Vec<Counts>> {
     let mut written: Vec<Vec<Option<WrittenRange>>> =
         jobs.iter().map(|job| job.plan.ranges.iter().map(|_| None).collect()).collect();
     let mut waiting = jobs
@@ -131,7 +155,7 @@ async fn all_ranges(
     let too_old = tokio::time::sleep(limits.age_max.saturating_sub(limits.opened.elapsed()));
     tokio::pin!(too_old);
     let mut tick = tokio::time::interval(TICK);
-    let mut taken_over = Vec::with_capacity(jobs.len());
+    let mut counts = Vec::with_capacity(jobs.len());
     for (side, job) in jobs.iter().enumerate() {
         let meter = Meter::estimated(progress, job.plan.stage, job.plan.estimate);
         while written[side].iter().any(Option::is_none) {
@@ -141,6 +165,7 @@ async fn all_ranges(
                 () = &mut too_old => return Err(Error::SnapshotTooOld { age_max: limits.age_max }),
                 done = tasks.join_next() => done,
                 _ = tick.tick() => {
+                    meter.taken_over(job.taken_over.load(Ordering::Relaxed));
                     meter.at(job.rows.load(Ordering::Relaxed));
                     continue;
                 }
@@ -151,6 +176,7 @@ async fn all_ranges(
                 tasks.spawn(range);
             }
         }
+        meter.taken_over(job.taken_over.load(Ordering::Relaxed));
         meter.at(job.rows.load(Ordering::Relaxed));
         if cancel.is_cancelled() {
             return Err(Error::Stopped { what: "export" });
@@ -160,10 +186,10 @@ async fn all_ranges(
             let job = job.clone();
             move || job.finish(ranges)
         });
-        taken_over.push(finishing.await.map_err(|_| Error::WorkerLost)??);
+        counts.push(finishing.await.map_err(|_| Error::WorkerLost)??);
         meter.finish();
     }
-    Ok(taken_over)
+    Ok(counts)
 }
 
 /// Exports one range, from its beginning after each loss of a connection, as long as the moment is held.
@@ -189,7 +215,8 @@ async fn export_range(job: Arc<Job>, place: Place) -> Result<(Place, WrittenRang
 }
 
 async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
-    let connection = job.team.connections.acquire().await.map_err(|_| Error::WorkerLost)?;
+    let connections = job.team.connections.clone();
+    let mut connection = connections.clone().acquire_owned().await.map_err(|_| Error::WorkerLost)?;
     if let Some(earlier) = &job.plan.earlier {
         let is_unchanged = tokio::select! {
             biased;
@@ -198,78 +225,103 @@ async fn attempt(job: &Arc<Job>, number: usize) -> Result<WrittenRange> {
         };
         if is_unchanged {
             drop(connection);
-            return take_over(job.clone(), number).await;
+            if let Some(range) = take_over(job.clone(), number).await? {
+                return Ok(range);
+            }
+            connection = connections.acquire_owned().await.map_err(|_| Error::WorkerLost)?;
         }
     }
-    let (rows, at_writer) = mpsc::channel(BATCHES_IN_FLIGHT);
-    // Told apart from a reader that failed: only a whole range is finished.
-    let (whole, is_whole) = oneshot::channel();
-    let writing = spawn_blocking({
-        let job = job.clone();
-        move || write_range(&job, number, at_writer, is_whole)
-    });
-    let outcome = tokio::select! {
-        biased;
-        () = job.team.stop.cancelled() => Err(Error::Stopped { what: "export" }),
-        read = job.plan.read.read(job.plan.side, &job.plan.ranges[number], rows) => read.map_err(Error::from),
-    };
-    drop(connection);
-    if outcome.is_ok() {
-        // A writer that is gone has an error to tell, which comes out below.
-        let _ = whole.send(());
-    } else {
-        drop(whole);
-    }
-    // A writer's error is the cause of the reader's end, not the other way round.
-    let written = writing.await.map_err(|_| Error::WorkerLost)??;
-    outcome?;
-    written.ok_or(Error::WorkerLost)
+    let job = job.clone();
+    spawn_blocking(move || bring(&job, number, connection)).await.map_err(|_| Error::WorkerLost)?
 }
 
-/// Takes the files of a range over from the earlier snapshot.
-async fn take_over(job: Arc<Job>, number: usize) -> Result<WrittenRange> {
+/// Takes the files of a range over from what was exported earlier, if they are still there.
+async fn take_over(job: Arc<Job>, number: usize) -> Result<Option<WrittenRange>> {
     let taking = spawn_blocking(move || {
         let earlier = job.plan.earlier.as_ref().ok_or(Error::WorkerLost)?;
-        let range = earlier.take_over(number, job.writer.folder())?;
-        job.rows.fetch_add(range.rows(), Ordering::Relaxed);
+        let Some(taken) = earlier.take_over(number, job.writer.folder())? else { return Ok(None) };
+        job.writer.record(number, &taken.range)?;
+        job.rows.fetch_add(taken.range.rows(), Ordering::Relaxed);
         job.taken_over.fetch_add(1, Ordering::Relaxed);
-        Ok(range)
+        job.resumed.fetch_add(usize::from(taken.is_resumed), Ordering::Relaxed);
+        Ok(Some(taken.range))
     });
     taking.await.map_err(|_| Error::WorkerLost)?
 }
 
-/// Writes a range on a thread of its own; nothing comes of it unless the reader says that it was whole.
-fn write_range(
-    job: &Job,
-    number: usize,
-    mut batches: mpsc::Receiver<RecordBatch>,
-    is_whole: oneshot::Receiver<()>,
-) -> Result<Option<WrittenRange>> {
-    let mut writer = job.writer.range(number);
-    let mut rows = 0;
-    while let Some(batch) = batches.blocking_recv() {
-        if let Some(pace) = &job.team.pace {
-            let bytes = batch.get_array_memory_size() as u64;
-            wait_until(pace.take(bytes, Instant::now()), &job.team.stop);
+/// Reads a range and writes it, both on this thread.
+///
+/// A runtime of its own: what another one's threads would do to hand each other pieces of a few kilobytes costs as much as
+/// all that is done with them. Rows are written while the server fills the connection's buffers.
+fn bring(job: &Job, number: usize, connection: OwnedSemaphorePermit) -> Result<WrittenRange> {
+    if let Some(earlier) = &job.plan.earlier {
+        earlier.forget(number, job.writer.folder())?;
+    }
+    let starting = Error::io("start", "a thread that reads");
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
+    let rows = AtomicU64::new(0);
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = job.team.stop.cancelled() => Err(Error::Stopped { what: "export" }),
+            whole = read_and_write(job, number, &rows) => whole,
         }
-        writer.write(&batch)?;
-        rows += batch.num_rows() as u64;
-        job.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+    });
+    // What is left of the connection goes with it.
+    drop(runtime);
+    drop(connection);
+    let written = outcome.and_then(RangeWriter::finish).and_then(|range| {
+        job.writer.record(number, &range)?;
+        Ok(range)
+    });
+    if written.is_err() {
+        job.rows.fetch_sub(rows.into_inner(), Ordering::Relaxed);
     }
-    if is_whole.blocking_recv().is_ok() {
-        return writer.finish().map(Some);
-    }
-    job.rows.fetch_sub(rows, Ordering::Relaxed);
-    Ok(None)
+    written
 }
 
-/// Sleeps, which slows the reader down too, since few batches are ever in flight.
-fn wait_until(due: Instant, stop: &Cancel) {
-    while !stop.is_cancelled() {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
+/// All rows of a range, in a writer that has yet to be finished.
+async fn read_and_write(job: &Job, number: usize, rows: &AtomicU64) -> Result<RangeWriter> {
+    let (to_writer, mut batches) = mpsc::channel(BATCHES_AHEAD);
+    let waiting = to_writer.downgrade();
+    let reading = job.plan.read.read(job.plan.side, &job.plan.ranges[number], to_writer);
+    let writing = async move {
+        let mut writer = job.writer.range(number);
+        while let Some(batch) = batches.recv().await {
+            if let Some(pace) = &job.team.pace {
+                let bytes = batch.get_array_memory_size() as u64;
+                tokio::time::sleep_until(pace.take(bytes, Instant::now()).into()).await;
+            }
+            let count = batch.num_rows() as u64;
+            rows.fetch_add(count, Ordering::Relaxed);
+            job.rows.fetch_add(count, Ordering::Relaxed);
+            writer.write(&batch)?;
         }
-        std::thread::sleep(left.min(SLEEP_MAX));
-    }
+        Ok::<_, Error>(writer)
+    };
+    // Not before rows flow, whose number says so, and not while some wait to be written.
+    let is_idle = || {
+        let to_writer = waiting.upgrade();
+        rows.load(Ordering::Relaxed) > 0 && to_writer.is_some_and(|to| to.capacity() == BATCHES_AHEAD)
+    };
+    let reading = rested(reading, is_idle);
+    let (written, read) = futures::join!(writing, reading);
+    // A writer's error is the cause of the reader's end, not the other way round.
+    let writer = written?;
+    read?;
+    Ok(writer)
+}
+
+/// Lets the thread sleep for a moment, where it has nothing else to do, whenever all that has arrived is read: a server wakes a
+/// reader that waits for each few kilobytes, which takes both of them longer than it takes to read several such pieces at once.
+async fn rested<F: Future>(reading: F, is_idle: impl Fn() -> bool) -> F::Output {
+    let mut reading = pin!(reading);
+    poll_fn(|context| {
+        let polled = reading.as_mut().poll(context);
+        if polled.is_pending() && is_idle() {
+            std::thread::sleep(REST);
+        }
+        polled
+    })
+    .await
 }

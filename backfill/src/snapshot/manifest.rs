@@ -9,6 +9,7 @@ use crossfade_migration_core::rows::{Horizon, ScopeRange};
 use serde::{Deserialize, Serialize};
 
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
+use crate::durable::read_through;
 use crate::error::{Error, Result};
 use crate::row_hash::ROW_HASH_VERSION;
 
@@ -107,6 +108,32 @@ pub struct SnapshotFile {
     pub footer_checksum: String,
     /// XXH3-64 of the stored bytes of the columns that a scan's counts rest on (key and row hash), per row group.
     pub scan_checksums: Vec<String>,
+}
+
+impl SnapshotFile {
+    /// Reads the whole file, and compares its length and its checksum.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileAbsent`], [`Error::FileLength`] or [`Error::FileCorrupt`].
+    pub(crate) fn verify(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(&self.name);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::FileAbsent { path });
+            }
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        let found = read_through(file).map_err(Error::io("read", &path))?;
+        if found.bytes != self.bytes {
+            return Err(Error::FileLength { path, expected: self.bytes, found: found.bytes });
+        }
+        if checksum_text(found.checksum) != self.checksum {
+            return Err(Error::corrupt(&path, None)("its checksum is not its manifest's".into()));
+        }
+        Ok(())
+    }
 }
 
 impl SnapshotManifest {
@@ -237,7 +264,7 @@ impl SnapshotManifest {
 }
 
 /// A manifest must not lead its reader out of the folder.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     matches!((components.next(), components.next()), (Some(std::path::Component::Normal(_)), None))
 }

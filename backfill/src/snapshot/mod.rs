@@ -7,6 +7,7 @@
 mod chunk_bytes;
 mod file;
 mod hashes;
+mod journal;
 mod layout;
 mod manifest;
 mod pair;
@@ -24,13 +25,14 @@ pub use writer::{SnapshotHeader, SnapshotWriter};
 pub(crate) use chunk_bytes::ChunkBytes;
 pub(crate) use file::{DataFile, PageMetadata};
 pub(crate) use hashes::Hashes;
+pub(crate) use journal::{Cut, FinishedRange, Record};
 #[cfg(test)]
 pub(crate) use layout::Layout;
 pub(crate) use manifest::checksum_text;
 pub(crate) use positioned::{Pooled, Positioned};
-pub(crate) use range::WrittenRange;
+pub(crate) use range::{RangeWriter, WrittenRange};
 pub(crate) use row_groups::RowGroups;
-pub(crate) use writer::{FILE_PREFIX, Origin, RangesWriter, discard};
+pub(crate) use writer::{FILE_PREFIX, Origin, RangesWriter, discard, forget_record, is_unfinished};
 
 use std::fmt;
 use std::path::{Path, PathBuf};

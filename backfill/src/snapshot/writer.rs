@@ -8,11 +8,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crossfade_migration_core::rows::{Horizon, ScopeRange};
 
+use super::journal::{self, FinishedRange, Journal};
 use super::layout::Layout;
 use super::manifest::{FORMAT_VERSION, SnapshotManifest, SnapshotRange, WRITER};
 use super::range::{RangeWriter, Stored, WrittenRange};
 use super::{MANIFEST_FILE, ROW_HASH_COLUMN, Side};
-use crate::durable::{claim, disclaim, release, write_json};
+use crate::durable::{claim, claim_again, disclaim, is_claimed, release, write_json};
 use crate::error::{Error, Result};
 use crate::keys::key_type;
 use crate::row_hash::{ROW_HASH_VERSION, row_hashes};
@@ -110,6 +111,8 @@ impl SnapshotWriter {
 pub(crate) struct RangesWriter {
     stored: Arc<Stored>,
     header: SnapshotHeader,
+    /// What finished ranges are recorded in, if a later run could make anything of it, and the moment's horizon.
+    journal: Option<(Journal, Horizon)>,
 }
 
 impl RangesWriter {
@@ -118,7 +121,41 @@ impl RangesWriter {
         Self::create_with_layout(folder, header, Layout::default())
     }
 
+    /// Begins a snapshot of these ranges that records what is finished, so that a later run can go on with it: with the horizon
+    /// of its moment. Of what an unfinished snapshot has left in the folder it keeps the files of these ranges, and removes the
+    /// rest.
+    ///
+    /// # Errors
+    /// As [`SnapshotWriter::create`].
+    pub(crate) fn create_recorded(
+        folder: PathBuf,
+        header: SnapshotHeader,
+        ranges: &[ScopeRange],
+        horizon: Horizon,
+        kept: &[FinishedRange],
+    ) -> Result<Self> {
+        let mut writer = Self::prepare(folder, header, Layout::default())?;
+        let folder = &writer.stored.folder;
+        if kept.is_empty() {
+            claim(folder, FILE_PREFIX)?;
+        } else {
+            let names: Vec<&str> =
+                kept.iter().flat_map(|range| &range.files).map(|file| file.name.as_str()).collect();
+            claim_again(folder, FILE_PREFIX, &names)?;
+        }
+        writer.journal = Some((Journal::begin(folder, &writer.header, ranges, kept)?, horizon));
+        Ok(writer)
+    }
+
     fn create_with_layout(folder: PathBuf, header: SnapshotHeader, layout: Layout) -> Result<Self> {
+        let writer = Self::prepare(folder, header, layout)?;
+        claim(&writer.stored.folder, FILE_PREFIX)?;
+        // What is recorded there is of files that are gone now.
+        journal::remove(&writer.stored.folder)?;
+        Ok(writer)
+    }
+
+    fn prepare(folder: PathBuf, header: SnapshotHeader, layout: Layout) -> Result<Self> {
         let key_positions = key_positions(&header)?;
         // An empty batch finds out whether every column has a canonical encoding.
         row_hashes(&RecordBatch::new_empty(header.schema.clone()))?;
@@ -126,7 +163,6 @@ impl RangesWriter {
         if folder.join(MANIFEST_FILE).exists() {
             return Err(Error::SnapshotPresent { path: folder });
         }
-        claim(&folder, FILE_PREFIX)?;
         let stored = Stored {
             folder,
             schema: header.schema.clone(),
@@ -135,7 +171,7 @@ impl RangesWriter {
             key_positions,
             layout,
         };
-        Ok(Self { stored: Arc::new(stored), header })
+        Ok(Self { stored: Arc::new(stored), header, journal: None })
     }
 
     /// The folder.
@@ -148,7 +184,24 @@ impl RangesWriter {
         RangeWriter::new(self.stored.clone(), format!("{FILE_PREFIX}{number:05}-"))
     }
 
-    /// Completes the snapshot out of its ranges in ascending order, and writes the manifest.
+    /// Records that a range is finished, for a run that goes on with this snapshot should this one be killed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::DiskFull`].
+    pub(crate) fn record(&self, number: usize, range: &WrittenRange) -> Result<()> {
+        let Some((journal, horizon)) = &self.journal else { return Ok(()) };
+        let WrittenRange { files, rows, duplicate_keys, .. } = range;
+        journal.add(&FinishedRange {
+            range: number,
+            horizon: horizon.clone(),
+            rows: *rows,
+            duplicate_keys: *duplicate_keys,
+            files: files.clone(),
+        })
+    }
+
+    /// Completes the snapshot out of its ranges in ascending order, and writes the manifest. The record of its ranges stays until
+    /// [`forget_record`]: half a pair is no pair, and a run that goes on with the other half goes on with this one too.
     ///
     /// # Errors
     ///
@@ -207,7 +260,17 @@ pub(crate) struct Origin {
     pub(crate) horizon: Option<Horizon>,
 }
 
-/// Makes a finished snapshot an unfinished one, which the next writer replaces.
+/// Whether an unfinished snapshot lies in a folder.
+pub(crate) fn is_unfinished(folder: &Path) -> bool {
+    is_claimed(folder, FILE_PREFIX)
+}
+
+/// Removes the record by which a run could have gone on with a snapshot.
+pub(crate) fn forget_record(folder: &Path) -> Result<()> {
+    journal::remove(folder)
+}
+
+/// Makes a finished snapshot an unfinished one, which the next writer goes on with or replaces.
 pub(crate) fn discard(folder: &Path) -> Result<()> {
     // In this order: in between, it is still a snapshot.
     disclaim(folder, FILE_PREFIX)?;

@@ -8,6 +8,7 @@ mod copy;
 mod crash;
 mod export;
 mod leases;
+mod resumed;
 mod since;
 mod world;
 

@@ -16,7 +16,7 @@ use crate::world::{TestEngine, World};
 const CUSTOMERS: u32 = 20_000;
 
 /// Of these a few hundred customers each.
-const RANGES: usize = 8;
+pub(crate) const RANGES: usize = 8;
 
 /// All rows of the new store made as the projection gives them.
 const FILLED: &str = "insert into subscriptions
@@ -31,7 +31,7 @@ async fn take<E: TestEngine>(world: &World<E>, name: &str, since: Option<&str>) 
     export_with(&world.migration, &world.path(name), &options, &Silent, &Cancel::new()).await
 }
 
-fn rows(pair: &SnapshotPair, side: Side) -> RecordBatch {
+pub(crate) fn rows(pair: &SnapshotPair, side: Side) -> RecordBatch {
     let snapshot = pair.side(side);
     snapshot.verify_checksums().unwrap();
     let batches: Vec<RecordBatch> = snapshot.batches().collect::<Result<_>>().unwrap();
@@ -61,7 +61,7 @@ fn counts((old, new): &(Reuse, Reuse)) -> (usize, usize) {
 }
 
 /// A server to itself: what runs elsewhere on a server may have begun before anything that is written here.
-async fn world() -> (Server, World<Postgres>) {
+pub(crate) async fn world() -> (Server, World<Postgres>) {
     let server = Server::start();
     let world = World::<Postgres>::on(server.database().await, CUSTOMERS).await;
     world

@@ -2,13 +2,17 @@
 //!
 //! `cargo run --release -p crossfade-bench-export`
 //!
-//! The server is one of the benchmark's own. Both sides are exported, and both are copied; the two take turns.
+//! The server is one of the benchmark's own. Both sides are exported, and both are copied; the two take turns, and with
+//! them a client that receives the same rows as the exporter does and throws them away: what no exporter on top of that
+//! client can do without.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod cpu;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use crossfade::backfill::export::export;
@@ -17,6 +21,11 @@ use crossfade::backfill::{Cancel, Migration};
 use crossfade::core::connect::AnyDatabase;
 use crossfade::{DatabaseUrl, Manifest, Operator};
 use crossfade_test_harness::Postgres;
+use futures::TryStreamExt;
+use sqlx::{Connection, PgConnection};
+use tokio::runtime::Builder;
+
+use cpu::Cpu;
 
 /// What can go wrong in a benchmark ends it.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -53,38 +62,102 @@ async fn main() -> Result<(), Fault> {
     let migration = Migration::new(operator.database(), operator.subject(&registered).await?);
     let folder = tempfile::tempdir()?;
 
-    let (mut exports, mut copies, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let server_process = cpu::server(database.pool()).await?;
+    let mut copies = Row::new("psql, binary, to /dev/null");
+    let mut receptions = Row::new("received and thrown away");
+    let mut exports = Row::new("crossfade snapshot");
     for turn in 0..arguments.turns {
-        let begun = Instant::now();
+        let begun = Turn::begin(server_process);
         for table in ["old_subscriptions", "subscriptions"] {
             copy_with_psql(url, table, &arguments)?;
         }
-        let copied = begun.elapsed().as_secs_f64();
+        copies.end(begun).await;
+
+        let begun = Turn::begin(server_process);
+        for table in ["old_subscriptions", "subscriptions"] {
+            receive(url, table, &arguments)?;
+        }
+        receptions.end(begun).await;
 
         let out = folder.path().join(format!("{turn}"));
-        let begun = Instant::now();
+        let begun = Turn::begin(server_process);
         let exported = export(&migration, &out, &Silent, &Cancel::new()).await?;
-        let took = begun.elapsed().as_secs_f64();
+        exports.end(begun).await;
         if i64::try_from(exported.pair.old().rows())? != arguments.rows {
             return Err("rows are missing".into());
         }
-        println!("turn {turn}: psql {copied:.2} s, export {took:.2} s, {} MB", bytes(&out)? / 1_000_000);
+        println!(
+            "turn {turn}: psql {:.2} s, received {:.2} s, export {:.2} s, {} MB",
+            copies.last(),
+            receptions.last(),
+            exports.last(),
+            bytes(&out)? / 1_000_000
+        );
         std::fs::remove_dir_all(&out)?;
-        exports.push(took);
-        copies.push(copied);
-        ratios.push(copied / took);
     }
     println!(
-        "2 x {} rows, {} connections, {} turns (median)",
+        "2 x {} rows, {} connections, {} turns (median); core seconds of client and server",
         arguments.rows, arguments.connections, arguments.turns
     );
-    println!("  psql, binary, to /dev/null {:>6.2} s", median(&mut copies));
-    println!(
-        "  crossfade snapshot         {:>6.2} s   {:.2} of its speed   bar: 0.8",
-        median(&mut exports),
-        median(&mut ratios)
-    );
+    copies.print(&copies, "");
+    receptions.print(&copies, "");
+    exports.print(&copies, "   bar: 0.8");
     Ok(())
+}
+
+/// How long after its connections are closed a server has surely counted what they took.
+const REAPED: Duration = Duration::from_millis(200);
+
+/// What something took, turn by turn.
+struct Row {
+    name: &'static str,
+    seconds: Vec<f64>,
+    client: Vec<f64>,
+    server: Vec<f64>,
+}
+
+/// One turn, under way.
+struct Turn {
+    begun: Instant,
+    server_process: Option<u32>,
+    client: Cpu,
+    server: Cpu,
+}
+
+impl Turn {
+    fn begin(server_process: Option<u32>) -> Turn {
+        let (client, server) = (Cpu::of_this_process(), Cpu::of_children(server_process));
+        Turn { begun: Instant::now(), server_process, client, server }
+    }
+}
+
+impl Row {
+    fn new(name: &'static str) -> Row {
+        Row { name, seconds: Vec::new(), client: Vec::new(), server: Vec::new() }
+    }
+
+    async fn end(&mut self, turn: Turn) {
+        self.seconds.push(turn.begun.elapsed().as_secs_f64());
+        self.client.push(Cpu::of_this_process().since(turn.client));
+        tokio::time::sleep(REAPED).await;
+        self.server.push(Cpu::of_children(turn.server_process).since(turn.server));
+    }
+
+    fn last(&self) -> f64 {
+        self.seconds.last().copied().unwrap_or(f64::NAN)
+    }
+
+    fn print(&self, peer: &Row, bar: &str) {
+        let ratios: Vec<f64> = peer.seconds.iter().zip(&self.seconds).map(|(peer, own)| peer / own).collect();
+        println!(
+            "  {:<27} {:>6.2} s   {:.2} of psql's speed   client {:.2}, server {:.2}{bar}",
+            self.name,
+            median(&self.seconds),
+            median(&ratios),
+            median(&self.client),
+            median(&self.server),
+        );
+    }
 }
 
 async fn create_tables(pool: &sqlx::PgPool, rows: i64) -> Result<(), Fault> {
@@ -132,18 +205,24 @@ projection = "select {COLUMNS} from old_subscriptions where id in (:keys)"
     Ok(Manifest::parse(&text, "manifest")?)
 }
 
-/// The whole table in order, in as many equal parts as there are connections, each by a `psql` of its own.
-fn copy_with_psql(url: &str, table: &str, arguments: &Arguments) -> Result<(), Fault> {
+/// The statements that copy a table in order, in as many equal parts as there are connections.
+fn copies(table: &str, arguments: &Arguments) -> Vec<String> {
     let part = |number: i64| arguments.rows * number / arguments.connections;
-    let children = (0..arguments.connections)
-        .map(|number| {
-            let copy = format!(
-                "copy (select {COLUMNS} from {table} where id > {} and id <= {} order by id) to stdout (format binary)",
-                part(number),
-                part(number + 1)
-            );
-            Command::new("psql").args([url, "-qX", "-c", &copy]).stdout(Stdio::null()).spawn()
-        })
+    let copy = |number: i64| {
+        format!(
+            "copy (select {COLUMNS} from {table} where id > {} and id <= {} order by id) to stdout (format binary)",
+            part(number),
+            part(number + 1)
+        )
+    };
+    (0..arguments.connections).map(copy).collect()
+}
+
+/// The whole table, each part by a `psql` of its own.
+fn copy_with_psql(url: &str, table: &str, arguments: &Arguments) -> Result<(), Fault> {
+    let children = copies(table, arguments)
+        .iter()
+        .map(|copy| Command::new("psql").args([url, "-qX", "-c", copy]).stdout(Stdio::null()).spawn())
         .collect::<Result<Vec<_>, _>>()?;
     for mut child in children {
         if !child.wait()?.success() {
@@ -151,6 +230,32 @@ fn copy_with_psql(url: &str, table: &str, arguments: &Arguments) -> Result<(), F
         }
     }
     Ok(())
+}
+
+/// The same through the client that the exporter uses, each part by a thread and a runtime of its own, as there.
+fn receive(url: &str, table: &str, arguments: &Arguments) -> Result<(), Fault> {
+    let parts: Vec<_> = copies(table, arguments)
+        .into_iter()
+        .map(|copy| {
+            let url = url.to_owned();
+            std::thread::spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(throw_away(&url, &copy)).map_err(std::io::Error::other)
+            })
+        })
+        .collect();
+    for part in parts {
+        part.join().map_err(|_| "a receiver was lost")??;
+    }
+    Ok(())
+}
+
+async fn throw_away(url: &str, copy: &str) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    let mut pieces = connection.copy_out_raw(copy).await?;
+    while pieces.try_next().await?.is_some() {}
+    drop(pieces);
+    connection.close().await
 }
 
 fn bytes(folder: &Path) -> Result<u64, Fault> {
@@ -163,7 +268,8 @@ fn bytes(folder: &Path) -> Result<u64, Fault> {
     Ok(sum)
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+fn median(samples: &[f64]) -> f64 {
+    let mut samples = samples.to_vec();
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }

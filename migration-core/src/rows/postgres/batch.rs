@@ -9,6 +9,7 @@ use arrow::array::builder::{
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 
+use super::copy::{Field, field};
 use super::numeric::{Decimal, decimal};
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::error::{Error, Result};
@@ -93,17 +94,38 @@ impl Batch {
             return Err(malformed("a row has more values than the projection has columns"));
         };
         let outcome = match value {
-            None if column.is_key => Err(Fault::Unfit("NULL, though it is part of the key")),
-            None => {
-                column.values.push_null();
-                Ok(())
-            }
+            None => column.push_null(),
             Some(bytes) => {
                 self.bytes += bytes.len();
                 column.values.push(bytes)
             }
         };
         outcome.map_err(|fault| column.refusal(&self.what, fault))
+    }
+
+    /// Adds a row: the fields of all columns, each behind its length.
+    pub(super) fn push_row(&mut self, mut fields: &[u8]) -> Result<()> {
+        let mut bytes = 0;
+        for column in &mut self.columns {
+            let outcome = match field(fields) {
+                Field::Value(value, rest) => {
+                    fields = rest;
+                    bytes += value.len();
+                    column.values.push(value)
+                }
+                Field::Null(rest) => {
+                    fields = rest;
+                    column.push_null()
+                }
+                Field::Partial | Field::Malformed => Err(Fault::Malformed),
+            };
+            if let Err(fault) = outcome {
+                return Err(column.refusal(&self.what, fault));
+            }
+        }
+        self.bytes += bytes;
+        self.rows += 1;
+        Ok(())
     }
 
     /// Ends the present row.
@@ -152,6 +174,14 @@ impl Batch {
 }
 
 impl Column {
+    fn push_null(&mut self) -> Result<(), Fault> {
+        if self.is_key {
+            return Err(Fault::Unfit("NULL, though it is part of the key"));
+        }
+        self.values.push_null();
+        Ok(())
+    }
+
     fn refusal(&self, what: &str, fault: Fault) -> Error {
         match fault {
             Fault::Malformed => malformed("a value is longer or shorter than its type"),
@@ -221,6 +251,7 @@ impl Values {
         }
     }
 
+    #[inline]
     fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         match self {
             Values::Bool(builder) => builder.append_value(fixed::<1>(bytes)? != [0]),

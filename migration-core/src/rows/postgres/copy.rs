@@ -14,6 +14,9 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// The signature, flags, and the length of an extension that nothing has ever used.
 const HEADER_BYTES: usize = SIGNATURE.len() + 8;
 
+/// The number of a row's fields stands before them.
+const COUNT_BYTES: usize = 2;
+
 /// Cuts the stream.
 pub(super) struct CopyStream {
     /// The beginning of a row whose end has not arrived.
@@ -131,37 +134,42 @@ fn row(buffer: &[u8], batch: &mut Batch) -> Result<Head> {
     }
     // Measured first: nothing goes into the batch before the whole row is there.
     let Some(length) = row_length(buffer, batch.width())? else { return Ok(Head::Partial) };
-    let mut at = 2;
-    for column in 0..batch.width() {
-        let value = field_length(buffer, at)?.flatten();
-        at += 4;
-        batch.push(column, value.map(|length| &buffer[at..at + length]))?;
-        at += value.unwrap_or(0);
-    }
-    batch.end_row();
+    batch.push_row(&buffer[COUNT_BYTES..length])?;
     Ok(Head::Whole(length))
 }
 
 /// The length of the row that begins here, if it is there as a whole.
 fn row_length(buffer: &[u8], width: usize) -> Result<Option<usize>> {
-    let mut at = 2;
+    let mut rest = &buffer[COUNT_BYTES..];
     for _ in 0..width {
-        let Some(length) = field_length(buffer, at)? else { return Ok(None) };
-        at += 4 + length.unwrap_or(0);
-        if at > buffer.len() {
-            return Ok(None);
+        match field(rest) {
+            Field::Value(_, after) | Field::Null(after) => rest = after,
+            Field::Partial => return Ok(None),
+            Field::Malformed => return Err(malformed("a value has a negative length")),
         }
     }
-    Ok(Some(at))
+    Ok(Some(buffer.len() - rest.len()))
 }
 
-/// The length that stands here, if it has arrived: `None` inside for NULL.
-fn field_length(buffer: &[u8], at: usize) -> Result<Option<Option<usize>>> {
-    let Some(bytes) = buffer.get(at..).and_then(<[u8]>::first_chunk) else { return Ok(None) };
-    match i32::from_be_bytes(*bytes) {
-        -1 => Ok(Some(None)),
-        length => usize::try_from(length)
-            .map(|length| Some(Some(length)))
-            .map_err(|_| malformed("a value has a negative length")),
+/// The field at the head of a buffer, and what comes after it.
+pub(super) enum Field<'a> {
+    Value(&'a [u8], &'a [u8]),
+    Null(&'a [u8]),
+    /// It has not arrived as a whole.
+    Partial,
+    Malformed,
+}
+
+#[inline(always)]
+pub(super) fn field(buffer: &[u8]) -> Field<'_> {
+    let Some((length, rest)) = buffer.split_first_chunk() else { return Field::Partial };
+    match i32::from_be_bytes(*length) {
+        -1 => Field::Null(rest),
+        length if length < 0 => Field::Malformed,
+        // A positive number of 32 bits.
+        length => match rest.split_at_checked(length as usize) {
+            Some((value, rest)) => Field::Value(value, rest),
+            None => Field::Partial,
+        },
     }
 }
