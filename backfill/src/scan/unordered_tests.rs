@@ -98,6 +98,27 @@ fn close_keys_at_the_ends_of_their_type_and_around_zero() {
     }
 }
 
+/// Bits that a thread sets in a word in which another sets some at the same moment: whether threads share them, where there is
+/// room for one copy alone, or have some of their own.
+#[test]
+fn close_keys_alone_in_bits_that_threads_share_or_have_of_their_own() {
+    const KEYS: i64 = 40_000;
+    const BITS_OF_BOTH_SIDES: u64 = KEYS as u64 / 64 * 4 * 8;
+    let (old, new) = (plain(0..KEYS), plain((0..KEYS).filter(|id| id % 97 != 5)));
+    let writing = Writing { row_group_rows: 500, ..Writing::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (shuffled(&old, 1), shuffled(&new, 2));
+    let dumps = dumps(folder.path(), &old, &new, [&writing; 2], DumpOrder::Unordered);
+    let dumps = Dumps { compared: Compared::Keys, ..dumps };
+    let first = found(&dumps, folder.path(), 1, BITS_OF_BOTH_SIDES);
+    let missing = Findings::open(&first).unwrap().summary().missing;
+    assert_eq!(missing, KEYS.unsigned_abs().div_ceil(97));
+    for budget in [BITS_OF_BOTH_SIDES, 3 * BITS_OF_BOTH_SIDES, 4 * BITS_OF_BOTH_SIDES] {
+        let other = found(&dumps, folder.path(), 4, budget);
+        assert_eq!(files(&first), files(&other), "{budget} bytes");
+    }
+}
+
 #[test]
 fn keys_at_both_ends_of_their_type_and_keys_far_apart() {
     let ends = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
