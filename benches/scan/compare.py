@@ -81,6 +81,12 @@ CASES = {
         ("plain/old", "plain/new"),
         pages_bar=PAGES_BAR,
     ),
+    "full-ordered-large": Case(
+        "Full difference over all columns, both ordered, row groups of 1,048,576 rows as pyarrow writes them",
+        0.48,
+        ("pyarrow/old", "pyarrow/new"),
+        pages_bar=PAGES_BAR,
+    ),
     "snapshots": Case(
         "Full difference of our own snapshots",
         0.10,
@@ -133,6 +139,8 @@ def prepare(arguments):
         shutil.rmtree(pair, ignore_errors=True)
         subprocess.run([arguments.program, "generate", pair, "--rows", str(arguments.rows)], check=True)
     rows = f"id, {', '.join(COLUMNS)}"
+    if "pyarrow" in needed:
+        prepare_large(arguments)
     # Keys that lie far apart; alone, because nothing else is read.
     writings = [
         ("plain", "old", rows, ""),
@@ -156,6 +164,22 @@ def prepare(arguments):
         )
         os.rename(f"{target}.tmp", target)
     shutil.rmtree(arguments.folder / "duckdb.tmp", ignore_errors=True)
+
+
+def prepare_large(arguments):
+    """Writes the rows as pyarrow does unless told otherwise, but for zstd: in row groups of 1,048,576 rows and pages of 1 MiB."""
+    import duckdb
+    import pyarrow.parquet
+
+    for side in ("old", "new"):
+        target = pathlib.Path(path(arguments, f"pyarrow/{side}"))
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = path(arguments, f"pair/{side}")
+        rows = duckdb.sql(f"select id, {', '.join(COLUMNS)} from '{source}'").to_arrow_table()
+        pyarrow.parquet.write_table(rows, f"{target}.tmp", compression="zstd")
+        os.rename(f"{target}.tmp", target)
 
 
 # Who compares.

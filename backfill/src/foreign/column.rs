@@ -5,10 +5,8 @@
 
 use bytes::Bytes;
 
-use super::decompress::{Codec, Decompressor};
+use super::decompress::Codec;
 use super::dictionary::{Dictionary, Translation};
-use super::page_header::PageHeader;
-use super::pages::Build;
 use crate::snapshot::Pooled;
 
 /// The code of NULL.
@@ -26,11 +24,13 @@ pub(crate) enum Shape {
     Prefixed,
 }
 
-/// One column of a row group.
+/// One column of a row group, or of some of its pages.
 #[derive(Debug, Default)]
 pub(crate) struct RawColumn {
     pub(super) rows: usize,
     pub(super) values: Values,
+    /// What codes stand for: of the whole row group, also where these pages have none.
+    pub(super) dictionary: Dictionary,
     /// A byte per row: 1 where there is a value. Nothing where all rows have one.
     pub(super) present: Option<Vec<u8>>,
 }
@@ -42,7 +42,7 @@ pub(super) enum Values {
     /// The values one behind the other; each row's begins at its offset, and ends at the next.
     Prefixed { bytes: Vec<u8>, offsets: Vec<u32> },
     /// A code per row.
-    Codes { codes: Vec<u32>, dictionary: Dictionary },
+    Codes(Vec<u32>),
 }
 
 impl Default for Values {
@@ -67,46 +67,23 @@ pub(crate) struct Reading {
     pub(crate) codec: Codec,
     /// Whether there are levels that say which rows have a value.
     pub(crate) nullable: bool,
-    pub(crate) rows: usize,
 }
 
 impl RawColumn {
     /// Hashes of values stand for the values, where these cannot be compared as they lie.
     pub(crate) fn of_hashes(hashes: &[u64]) -> Self {
         let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        Self { rows: hashes.len(), values: Values::Fixed { width: 8, bytes, start: 0 }, present: None }
+        let values = Values::Fixed { width: 8, bytes, start: 0 };
+        Self { rows: hashes.len(), values, ..Self::default() }
     }
 
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Reads a column chunk over what this column held before, whose memory it uses again. The error says what is wrong.
-    pub(crate) fn read(
-        &mut self,
-        chunk: &[u8],
-        reading: Reading,
-        decompressor: &mut Decompressor,
-    ) -> Result<(), &'static str> {
-        let page = std::mem::take(&mut decompressor.page);
-        let mut build = Build::over(std::mem::take(self), page, reading);
-        let mut rest = chunk;
-        while build.rows < reading.rows {
-            let header = PageHeader::parse(rest).ok_or("a page header is damaged")?;
-            let page = rest
-                .get(header.header_bytes..)
-                .and_then(|rest| rest.get(..header.compressed_bytes))
-                .ok_or("a page ends behind its column chunk")?;
-            build.page(&header, page, decompressor)?;
-            rest = &rest[header.header_bytes + header.compressed_bytes..];
-        }
-        (*self, decompressor.page) = build.finish()?;
-        Ok(())
-    }
-
     /// A column to be read over this memory.
     pub(crate) fn over(bytes: Vec<u8>) -> Self {
-        Self { rows: 0, values: Values::Fixed { width: 0, bytes, start: 0 }, present: None }
+        Self { values: Values::Fixed { width: 0, bytes, start: 0 }, ..Self::default() }
     }
 
     /// How wide values are and the values one behind the other, where they lie so and no row is without one.
@@ -123,7 +100,8 @@ impl RawColumn {
 
     /// Makes plain values of codes.
     fn flatten(&mut self) {
-        let Values::Codes { codes, dictionary } = &self.values else { return };
+        let Values::Codes(codes) = &self.values else { return };
+        let dictionary = &self.dictionary;
         self.values = match dictionary.shape {
             Some(Shape::Fixed(width)) => {
                 let mut bytes = Vec::with_capacity(codes.len() * width);
@@ -148,14 +126,13 @@ impl RawColumn {
         };
     }
 
-    /// Brings two columns to one form, in which [`next_difference`](Self::next_difference) compares them.
+    /// Brings two columns to one form, in which [`equal_rows`](Self::equal_rows) compares them. The translation must
+    /// have been [forgotten](Translation::forget) if one of them is of another row group than before.
     pub(crate) fn align(old: &mut Self, new: &mut Self, translation: &mut Translation) {
         match (&old.values, &new.values) {
-            (Values::Codes { dictionary: old, .. }, Values::Codes { dictionary: new, .. }) => {
-                translation.between(old, new);
-            }
-            (Values::Codes { .. }, _) => old.flatten(),
-            (_, Values::Codes { .. }) => new.flatten(),
+            (Values::Codes(_), Values::Codes(_)) => translation.between(&old.dictionary, &new.dictionary),
+            (Values::Codes(_), _) => old.flatten(),
+            (_, Values::Codes(_)) => new.flatten(),
             _ => {}
         }
     }
@@ -212,7 +189,7 @@ impl RawColumn {
                 }
                 row + (row..rows).take_while(|&row| slice(row, row + 1) == other_slice(row, row + 1)).count()
             }
-            (Values::Codes { codes, .. }, Values::Codes { codes: other_codes, .. }) => {
+            (Values::Codes(codes), Values::Codes(other_codes)) => {
                 translation.equal_codes(&codes[at..at + rows], &other_codes[other_at..other_at + rows])
             }
             // Never so after they were aligned; saying that nothing is equal errs on the safe side.
@@ -232,8 +209,8 @@ impl RawColumn {
             Values::Prefixed { bytes, offsets } => {
                 bytes[offsets[row] as usize..offsets[row + 1] as usize].get(4..)
             }
-            Values::Codes { codes, dictionary } => {
-                dictionary.value(codes[row]).map(|value| dictionary.without_length(value))
+            Values::Codes(codes) => {
+                self.dictionary.value(codes[row]).map(|value| self.dictionary.without_length(value))
             }
         }
     }
@@ -241,7 +218,8 @@ impl RawColumn {
     /// The hash of each value of the dictionary, over what `known` held before; nothing without one.
     pub(crate) fn hash_dictionary(&self, hasher: &impl ValueHasher, known: &mut Vec<u64>) {
         known.clear();
-        let Values::Codes { dictionary, .. } = &self.values else { return };
+        let Values::Codes(_) = &self.values else { return };
+        let dictionary = &self.dictionary;
         known.extend((0..dictionary.len() as u32).map(|code| {
             let value = dictionary.value(code).unwrap_or_default();
             match dictionary.shape {
@@ -272,7 +250,7 @@ impl RawColumn {
                         .for_each(|(hash, value)| *hash = hasher.bytes(value)),
                 }
             }
-            Values::Codes { codes, .. } => {
+            Values::Codes(codes) => {
                 into.iter_mut().zip(&codes[start..end]).for_each(|(hash, code)| {
                     *hash = known.get(*code as usize).copied().unwrap_or(0);
                 });
@@ -327,7 +305,7 @@ impl RawColumn {
         match &self.values {
             Values::Fixed { width, bytes, start } => bytes.len() >= start + self.rows * width,
             Values::Prefixed { offsets, .. } => offsets.len() == self.rows + 1,
-            Values::Codes { codes, .. } => codes.len() == self.rows,
+            Values::Codes(codes) => codes.len() == self.rows,
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct Translation {
     codes: Vec<u32>,
     /// Whether the two are the same, so that nothing needs to be looked up.
     is_identity: bool,
+    is_known: bool,
 }
 
 /// A value that the other side's dictionary does not have. Smaller than [`NULL_CODE`], larger than any code.
@@ -46,7 +47,15 @@ impl Dictionary {
 }
 
 impl Translation {
+    /// Makes the next one anew: one of the dictionaries is another.
+    pub(crate) fn forget(&mut self) {
+        self.is_known = false;
+    }
+
     pub(super) fn between(&mut self, old: &Dictionary, new: &Dictionary) {
+        if std::mem::replace(&mut self.is_known, true) {
+            return;
+        }
         self.is_identity = old.offsets == new.offsets && old.bytes == new.bytes;
         if self.is_identity {
             return;

@@ -16,8 +16,10 @@ use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::PageIndexPolicy;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::chunk::ColumnChunk;
 use super::column::{RawColumn, Reading, Shape};
 use super::decompress::{Codec, Decompressor};
+use super::page_header::PageHeader;
 use crate::error::{Error, Result};
 use crate::snapshot::{ChunkBytes, Positioned};
 
@@ -32,6 +34,9 @@ pub(crate) struct ForeignFile {
 
 /// Bytes at a file's end that say where its footer begins, and that it is one.
 const TRAILER_BYTES: u64 = 8;
+
+/// Page headers have a few dozen bytes, and some the smallest and the largest value besides.
+const PAGE_HEADER_BYTES_MAX: usize = 4096;
 
 /// What a file ends in whose footer is encrypted.
 const ENCRYPTED_MAGIC: &[u8] = b"PARE";
@@ -123,7 +128,6 @@ impl ForeignFile {
     }
 
     /// How a column's pages in all row groups are read without making Arrow arrays of them; nothing where that cannot be.
-    /// `rows` is left to be filled in.
     pub(crate) fn reading(&self, root: usize) -> Option<Reading> {
         let metadata = self.metadata.metadata();
         let schema = metadata.file_metadata().schema_descr();
@@ -156,7 +160,7 @@ impl ForeignFile {
             }
         }
         let codec = codec.unwrap_or(Codec::Stored);
-        Some(Reading { shape, codec, nullable: column.max_def_level() == 1, rows: 0 })
+        Some(Reading { shape, codec, nullable: column.max_def_level() == 1 })
     }
 
     /// Whether a column holds timestamps as Spark and Hive have long written them: with neither a unit nor a zone.
@@ -213,6 +217,32 @@ impl ForeignFile {
             .sum()
     }
 
+    /// How many bytes a column of a row group takes on the disk.
+    pub(crate) fn stored_bytes(&self, row_group: usize, root: usize) -> u64 {
+        let metadata = self.metadata.metadata();
+        self.leaves(root)
+            .map(|leaf| {
+                u64::try_from(metadata.row_group(row_group).column(leaf).compressed_size()).unwrap_or(0)
+            })
+            .sum()
+    }
+
+    /// How many bytes the first page with rows of a column takes in memory; those behind it are much alike. Nothing where the column is
+    /// not read by pages, or where its pages cannot be found: whoever reads them will say why.
+    pub(crate) fn page_bytes(&self, row_group: usize, root: usize) -> Option<u64> {
+        self.reading(root)?;
+        let (start, stored_bytes) = self.place(row_group, self.only_leaf(root)?).ok()?;
+        let mut at = 0;
+        loop {
+            let length = stored_bytes.saturating_sub(at).min(PAGE_HEADER_BYTES_MAX);
+            let header = PageHeader::parse(&self.input.read(start + at as u64, length).ok()?)?;
+            if header.is_data() {
+                return Some(header.uncompressed_bytes as u64);
+            }
+            at = at.checked_add(header.header_bytes)?.checked_add(header.compressed_bytes)?;
+        }
+    }
+
     /// Reads a column of a row group without making Arrow arrays of it.
     pub(crate) fn raw_column(
         &self,
@@ -222,11 +252,26 @@ impl ForeignFile {
         decompressor: &mut Decompressor,
         into: &mut RawColumn,
     ) -> Result<()> {
-        let corrupt = |detail: &str| self.corrupt(row_group, format!("column {}: {detail}", self.name(root)));
-        let leaf = self.only_leaf(root).ok_or_else(|| corrupt("it is nested"))?;
-        let (_, chunk) = self.chunk(row_group, leaf)?;
+        let mut chunk = self.column_chunk(row_group, root, reading)?;
+        chunk.read_all(decompressor, into).map_err(|detail| self.corrupt_column(row_group, root, detail))
+    }
+
+    /// A column of a row group, whose pages are read some at a time.
+    pub(crate) fn column_chunk(
+        &self,
+        row_group: usize,
+        root: usize,
+        reading: Reading,
+    ) -> Result<ColumnChunk> {
+        let leaf =
+            self.only_leaf(root).ok_or_else(|| self.corrupt_column(row_group, root, "it is nested"))?;
+        let (_, stored) = self.chunk(row_group, leaf)?;
         let rows = usize::try_from(self.rows(row_group)).unwrap_or(usize::MAX);
-        into.read(&chunk, Reading { rows, ..reading }, decompressor).map_err(corrupt)
+        Ok(ColumnChunk::new(stored, reading, rows))
+    }
+
+    pub(crate) fn corrupt_column(&self, row_group: usize, root: usize, detail: &str) -> Error {
+        self.corrupt(row_group, format!("column {}: {detail}", self.name(root)))
     }
 
     /// Reads columns of a row group as Arrow arrays, in this order. Each of `columns` is a position in this file.
@@ -274,21 +319,26 @@ impl ForeignFile {
 
     /// The stored bytes of a column chunk, and where they begin.
     fn chunk(&self, row_group: usize, leaf: usize) -> Result<(u64, Bytes)> {
+        let (start, length) = self.place(row_group, leaf)?;
+        let bytes = self.input.read(start, length).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.corrupt(row_group, error.to_string()),
+            _ => Error::io("read", &self.path)(error),
+        })?;
+        Ok((start, bytes))
+    }
+
+    /// Where a column chunk begins, and how long it is.
+    fn place(&self, row_group: usize, leaf: usize) -> Result<(u64, usize)> {
         let column = self.metadata.metadata().row_group(row_group).column(leaf);
         // A damaged footer may give negative numbers, which the library does not expect.
         let start = column
             .dictionary_page_offset()
             .filter(|offset| *offset > 0 && *offset < column.data_page_offset())
             .unwrap_or(column.data_page_offset());
-        let (Ok(start), Ok(length)) = (u64::try_from(start), usize::try_from(column.compressed_size()))
-        else {
-            return Err(self.corrupt(row_group, "its footer gives an impossible place".into()));
-        };
-        let bytes = self.input.read(start, length).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => self.corrupt(row_group, error.to_string()),
-            _ => Error::io("read", &self.path)(error),
-        })?;
-        Ok((start, bytes))
+        match (u64::try_from(start), usize::try_from(column.compressed_size())) {
+            (Ok(start), Ok(length)) => Ok((start, length)),
+            _ => Err(self.corrupt(row_group, "its footer gives an impossible place".into())),
+        }
     }
 
     /// How many bytes were read of it, and how many a column's chunks have.

@@ -3,9 +3,11 @@
 //! Owns how such files are opened, ordered and read, and that nothing in them makes us panic or believe a length. Knows
 //! nothing of comparing two of them.
 //!
-//! Files, in the order in which rows pass through them: `table` (all files of a side), `file` (one file), `column` and
-//! `dictionary` (one column of a row group, and how two are compared), `pages`, `page_header`, `decompress`, `hybrid` (how it is read).
+//! Files, in the order in which rows pass through them: `table` (all files of a side), `file` (one file), `chunk`
+//! (one column of a row group, read some pages at a time), `column` and `dictionary` (what was read, and how two are compared), `pages`,
+//! `page_header`, `decompress`, `hybrid` (how it is read).
 
+mod chunk;
 mod column;
 mod decompress;
 mod dictionary;
@@ -15,6 +17,7 @@ mod page_header;
 mod pages;
 mod table;
 
+pub(crate) use chunk::ColumnChunk;
 pub(crate) use column::{RawColumn, Reading, Shape, ValueHasher};
 pub(crate) use decompress::Decompressor;
 pub(crate) use dictionary::Translation;

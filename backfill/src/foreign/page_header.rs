@@ -66,6 +66,11 @@ impl PageHeader {
             header_bytes: reader.at,
         })
     }
+
+    /// Whether rows are in the page.
+    pub(super) fn is_data(&self) -> bool {
+        matches!(self.kind, PageKind::Data { .. } | PageKind::DataV2 { .. })
+    }
 }
 
 /// The numbers and flags of a structure, by field.

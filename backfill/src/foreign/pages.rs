@@ -1,4 +1,4 @@
-//! Reads the pages of a column chunk into a column, over the memory of the one before.
+//! Pages of a column chunk become a column, over the memory of the one before.
 
 use super::column::{NULL_CODE, RawColumn, Reading, STRIDE_ROWS, Shape, Values};
 use super::decompress::{Codec, Decompressor};
@@ -32,8 +32,9 @@ const PLAIN_DICTIONARY: i32 = 2;
 const RLE_DICTIONARY: i32 = 8;
 
 impl Build {
-    /// A column to be read over what another held, with a place for decompressed codes.
-    pub(super) fn over(used: RawColumn, page: Vec<u8>, reading: Reading) -> Self {
+    /// A column to be read over what another held, with a place for decompressed codes. Unless its pages are a chunk's first, the other
+    /// had the pages before it, whose dictionary is its own.
+    pub(super) fn over(used: RawColumn, page: Vec<u8>, reading: Reading, is_first: bool) -> Self {
         let mut build = Self {
             reading,
             rows: 0,
@@ -42,7 +43,7 @@ impl Build {
             filled: 0,
             offsets: Vec::new(),
             codes: Vec::new(),
-            dictionary: Dictionary::default(),
+            dictionary: used.dictionary,
             page,
             levels: Vec::new(),
             present: used.present.unwrap_or_default(),
@@ -51,13 +52,15 @@ impl Build {
         match used.values {
             Values::Fixed { bytes, .. } => build.bytes = bytes,
             Values::Prefixed { bytes, offsets } => (build.bytes, build.offsets) = (bytes, offsets),
-            Values::Codes { codes, dictionary } => (build.codes, build.dictionary) = (codes, dictionary),
+            Values::Codes(codes) => build.codes = codes,
         }
         build.present.clear();
         build.offsets.clear();
         build.codes.clear();
-        build.dictionary.shape = None;
-        build.dictionary.offsets.clear();
+        if is_first {
+            build.dictionary.shape = None;
+            build.dictionary.offsets.clear();
+        }
         build
     }
 
@@ -86,7 +89,6 @@ impl Build {
                 Ok(())
             }
             PageKind::Data { values, encoding } => {
-                self.check_rows(values)?;
                 let is_coded = matches!(encoding, PLAIN_DICTIONARY | RLE_DICTIONARY);
                 let codec = self.reading.codec;
                 self.decompress(is_coded, codec, stored, header.uncompressed_bytes, decompressor)?;
@@ -103,7 +105,6 @@ impl Build {
                 self.values(is_coded, encoding, values, present, level_bytes, page_bytes)
             }
             PageKind::DataV2 { values, encoding, level_bytes, is_compressed } => {
-                self.check_rows(values)?;
                 let is_coded = matches!(encoding, PLAIN_DICTIONARY | RLE_DICTIONARY);
                 let levels = stored.get(..level_bytes).ok_or("a page ends in its levels")?;
                 let values_bytes = header
@@ -116,13 +117,6 @@ impl Build {
                 self.values(is_coded, encoding, values, present, 0, values_bytes)
             }
         }
-    }
-
-    fn check_rows(&self, values: usize) -> Result<(), &'static str> {
-        if values == 0 || values > self.reading.rows - self.rows {
-            return Err("its pages have other numbers of rows than its footer says");
-        }
-        Ok(())
     }
 
     /// Decompresses a page: behind the plain values so far, or into a place of its own if it holds codes.
@@ -284,7 +278,7 @@ impl Build {
                     None => self.codes,
                     Some(present) => spread(present, &self.codes, NULL_CODE),
                 };
-                Values::Codes { codes, dictionary: self.dictionary }
+                Values::Codes(codes)
             }
             (false, Shape::Fixed(width)) => match &nulls {
                 None => Values::Fixed { width, bytes: self.bytes, start: self.start },
@@ -319,7 +313,7 @@ impl Build {
                 Values::Prefixed { bytes: self.bytes, offsets }
             }
         };
-        let column = RawColumn { rows, values, present: nulls };
+        let column = RawColumn { rows, values, dictionary: self.dictionary, present: nulls };
         if column.is_whole() { Ok((column, self.page)) } else { Err("it has fewer values than it says") }
     }
 }

@@ -6,7 +6,7 @@ use super::dumps::DumpPair;
 use super::merge::Segment;
 use super::value_hash::{Numbers, ValueHash};
 use crate::error::{Error, Result};
-use crate::foreign::{Decompressor, ForeignTable, RawColumn, Reading, Shape, Translation};
+use crate::foreign::{ColumnChunk, Decompressor, ForeignFile, RawColumn, Reading, Shape, Translation};
 use crate::row_hash::column_hashes;
 
 /// Rows whose hashes are made at a time: few enough that hashes and sums stay in the processor's nearest cache.
@@ -14,6 +14,11 @@ const BLOCK_ROWS: usize = 512;
 
 /// Columns of a row group that are held together, in bytes of their values: enough for all of a usual table's.
 const HELD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Pages of a column that are read together, in bytes: where pages are small, enough that little time is spent on anything but them;
+/// and few enough that both sides' are in the processor's cache when they are compared. Tests read each page by itself, so that small
+/// tables take many turns.
+pub(super) const PAGES_BYTES_MIN: usize = if cfg!(test) { 1 } else { 512 * 1024 };
 
 /// The columns outside the key, and how each is compared.
 pub(super) struct Columns<'a> {
@@ -129,54 +134,82 @@ impl<'a> Columns<'a> {
         sides: &mut [Held; 2],
         differing: &mut Vec<Differing>,
     ) -> Result<()> {
-        sides.iter_mut().for_each(|side| side.group = None);
+        sides.iter_mut().for_each(Held::forget);
         let mut translation = Translation::default();
         for (segment, found) in segments.iter().enumerate() {
-            let Some(first) = found.aligned.first() else { continue };
-            let mut is_new = false;
-            for (side, (table, row)) in
-                self.pair.sides().into_iter().zip([first.old_row, first.new_row]).enumerate()
-            {
-                let group = table.at_row(row);
-                if sides[side].group != Some(group) {
-                    self.read(column, side, group, decompressor, &mut sides[side].column)?;
-                    sides[side].group = Some(group);
-                    is_new = true;
-                }
-            }
-            let [old, new] = sides;
-            if is_new {
-                RawColumn::align(&mut old.column, &mut new.column, &mut translation);
-            }
-            let start = |table: &ForeignTable, group: Option<usize>| {
-                group.map_or(0, |group| table.groups()[group].first_row)
-            };
-            let (old_start, new_start) = (start(&self.pair.old, old.group), start(&self.pair.new, new.group));
             for (run, aligned) in found.aligned.iter().enumerate() {
-                let (old_at, new_at) =
-                    ((aligned.old_row - old_start) as usize, (aligned.new_row - new_start) as usize);
                 let mut offset = 0;
-                loop {
-                    let rest = aligned.rows - offset;
-                    offset += old.column.equal_rows(
-                        old_at + offset,
-                        &new.column,
-                        new_at + offset,
-                        rest,
-                        &translation,
-                    );
-                    if offset >= aligned.rows {
-                        break;
+                while offset < aligned.rows {
+                    let rows = [aligned.old_row, aligned.new_row].map(|row| row + offset as u64);
+                    self.hold(column, rows, decompressor, sides, &mut translation)?;
+                    let [(old, old_at), (new, new_at)] = [sides[0].at(rows[0]), sides[1].at(rows[1])];
+                    let both = (aligned.rows - offset).min(old.rows() - old_at).min(new.rows() - new_at);
+                    let equal = old.equal_rows(old_at, new, new_at, both, &translation);
+                    offset += equal;
+                    if equal < both {
+                        let values = (old.value(old_at + equal), new.value(new_at + equal));
+                        if !column.way.is_equal(values) {
+                            differing.push(Differing { segment, run, offset, column: column.position });
+                        }
+                        offset += 1;
                     }
-                    let values = (old.column.value(old_at + offset), new.column.value(new_at + offset));
-                    if !column.way.is_equal(values) {
-                        differing.push(Differing { segment, run, offset, column: column.position });
-                    }
-                    offset += 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Makes both sides hold the pages that these rows of theirs are in, in a form in which they can be compared.
+    fn hold(
+        &self,
+        column: &Column,
+        rows: [u64; 2],
+        decompressor: &mut Decompressor,
+        sides: &mut [Held; 2],
+        translation: &mut Translation,
+    ) -> Result<()> {
+        let mut is_new = false;
+        for (side, row) in rows.into_iter().enumerate() {
+            let held = &mut sides[side];
+            if held.holds(row) {
+                continue;
+            }
+            is_new = true;
+            let table = self.pair.sides()[side];
+            let group = table.at_row(row);
+            let first_row = table.groups()[group].first_row;
+            if held.group != Some(group) {
+                translation.forget();
+                held.forget();
+                held.chunk = self.chunk(column, side, group)?;
+                held.group = Some(group);
+            }
+            let (file, index) = (table.file(group), table.groups()[group].index);
+            held.first_row = first_row;
+            match &mut held.chunk {
+                Some((root, chunk)) => {
+                    let within = (row - first_row) as usize;
+                    let first = chunk.read_some(within, PAGES_BYTES_MIN, decompressor, &mut held.column);
+                    held.first_row +=
+                        first.map_err(|detail| file.corrupt_column(index, *root, detail))? as u64;
+                }
+                None => self.read(column, side, group, decompressor, &mut held.column)?,
+            }
+        }
+        if is_new {
+            let [old, new] = sides;
+            RawColumn::align(&mut old.column, &mut new.column, translation);
+        }
+        Ok(())
+    }
+
+    /// The pages of a column in a row group, where they are read some at a time; and its place in the file.
+    fn chunk(&self, column: &Column, side: usize, group: usize) -> Result<Option<(usize, ColumnChunk)>> {
+        let Way::Raw { readings, .. } = &column.way else { return Ok(None) };
+        let table = self.pair.sides()[side];
+        let (file, found) = (table.file(group), &table.groups()[group]);
+        let root = root(file, column)?;
+        Ok(Some((root, file.column_chunk(found.index, root, readings[side][found.file])?)))
     }
 
     fn read(
@@ -189,10 +222,7 @@ impl<'a> Columns<'a> {
     ) -> Result<()> {
         let table = self.pair.sides()[side];
         let (file, found) = (table.file(group), &table.groups()[group]);
-        let Some((root, _)) = file.field(&column.name) else {
-            let detail = format!("it has no column {}", column.name);
-            return Err(Error::DumpColumns { path: file.path().to_owned(), detail });
-        };
+        let root = root(file, column)?;
         match &column.way {
             Way::Raw { readings, .. } => {
                 file.raw_column(found.index, root, readings[side][found.file], decompressor, into)
@@ -231,11 +261,40 @@ impl Column {
     }
 }
 
-/// One side's row group of the column in hand.
+/// A column's place in a file.
+fn root(file: &ForeignFile, column: &Column) -> Result<usize> {
+    file.field(&column.name).map(|(root, _)| root).ok_or_else(|| {
+        let detail = format!("it has no column {}", column.name);
+        Error::DumpColumns { path: file.path().to_owned(), detail }
+    })
+}
+
+/// One side's pages of the column in hand.
 #[derive(Default)]
 struct Held {
     group: Option<usize>,
+    /// The row group's pages; nothing where it is read as a whole.
+    chunk: Option<(usize, ColumnChunk)>,
+    /// The first row of the table that is held.
+    first_row: u64,
     column: RawColumn,
+}
+
+impl Held {
+    /// Holds nothing but the memory.
+    fn forget(&mut self) {
+        *self = Self { column: std::mem::take(&mut self.column), ..Self::default() };
+    }
+
+    fn holds(&self, row: u64) -> bool {
+        let rows = self.first_row..self.first_row + self.column.rows() as u64;
+        self.group.is_some() && rows.contains(&row)
+    }
+
+    /// What is held, and where in it a row of the table is.
+    fn at(&self, row: u64) -> (&RawColumn, usize) {
+        (&self.column, (row - self.first_row) as usize)
+    }
 }
 
 impl Way {

@@ -22,6 +22,8 @@ pub(super) struct Writing {
     pub(super) compression: Compression,
     pub(super) version: WriterVersion,
     pub(super) dictionary: bool,
+    /// Dictionaries that become larger than this are given up: pages with codes are followed by such with plain values.
+    pub(super) dictionary_bytes: usize,
     pub(super) page_rows: usize,
     pub(super) row_group_rows: usize,
     pub(super) statistics: bool,
@@ -34,6 +36,7 @@ impl Default for Writing {
             compression: Compression::SNAPPY,
             version: WriterVersion::PARQUET_1_0,
             dictionary: true,
+            dictionary_bytes: 1024 * 1024,
             page_rows: 1000,
             row_group_rows: 16,
             statistics: true,
@@ -50,11 +53,13 @@ fn writing() -> impl Strategy<Value = Writing> {
         Just(Compression::LZ4_RAW),
     ];
     let version = prop_oneof![Just(WriterVersion::PARQUET_1_0), Just(WriterVersion::PARQUET_2_0)];
-    (compression, version, any::<bool>(), 1..60_usize, 1..80_usize, any::<bool>(), 1..4_usize).prop_map(
+    let dictionary = (any::<bool>(), prop_oneof![Just(1024 * 1024), 1..80_usize]);
+    (compression, version, dictionary, 1..60_usize, 1..80_usize, any::<bool>(), 1..4_usize).prop_map(
         |(compression, version, dictionary, page_rows, row_group_rows, statistics, files)| Writing {
             compression,
             version,
-            dictionary,
+            dictionary: dictionary.0,
+            dictionary_bytes: dictionary.1,
             page_rows,
             row_group_rows,
             statistics,
@@ -63,12 +68,13 @@ fn writing() -> impl Strategy<Value = Writing> {
     )
 }
 
-fn write_file(path: &Path, rows: &RecordBatch, writing: &Writing) {
+pub(super) fn write_file(path: &Path, rows: &RecordBatch, writing: &Writing) {
     use parquet::file::properties::EnabledStatistics;
     let properties = WriterProperties::builder()
         .set_compression(writing.compression)
         .set_writer_version(writing.version)
         .set_dictionary_enabled(writing.dictionary)
+        .set_dictionary_page_size_limit(writing.dictionary_bytes)
         .set_data_page_row_count_limit(writing.page_rows)
         .set_write_batch_size(writing.page_rows)
         .set_max_row_group_row_count(Some(writing.row_group_rows))

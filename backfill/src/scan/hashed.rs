@@ -9,7 +9,7 @@ use super::cursor::Cursor;
 use super::engine::{self, Comparer, Found, Meter, ProgressFn};
 use super::explain::{Explainer, columns_by_cost};
 use super::merge::{Segment, merge};
-use super::plan::{KeyRange, Plan};
+use super::plan::{KeyRange, Plan, RANGE_ROW_GROUPS_MAX, Shares};
 use super::rows::findings_rows;
 use super::shared_groups::{KEPT_PER_THREAD, SharedGroups};
 use crate::error::Result;
@@ -46,7 +46,9 @@ pub(super) fn run(
     let run_bytes_max = old.scan_bytes_max().max(new.scan_bytes_max());
     let threads = options.affordable_threads(RUNS_PER_THREAD * run_bytes_max);
     let (old, new) = (SharedGroups::new(old, threads), SharedGroups::new(new, threads));
-    let plan = Plan::new(&old, &new, threads, RANGES_PER_THREAD, done);
+    let shares =
+        Shares { threads, ranges_per_thread: RANGES_PER_THREAD, range_groups_max: RANGE_ROW_GROUPS_MAX };
+    let plan = Plan::new(&old, &new, shares, done);
     let meter = Meter::new(old.rows() + new.rows(), done.rows(), progress);
     let names = pair.old().schema().fields().iter().map(|field| field.name().clone()).collect();
     let comparer = Hashed { pair, old: &old, new: &new, columns: columns_by_cost(pair), names, schema };

@@ -7,7 +7,7 @@
 //!
 //! Dumps that other tools wrote are opened in `dumps`, and compared by `ordered` or `unordered`, on what `columns` makes of theirs.
 //!
-//! Files, in the order in which rows pass through them: `plan` (key ranges), `shared_groups` (what two of them read), `cursor` (runs of unique, ascending keys
+//! Files, in the order in which rows pass through them: `room` (how much memory that takes), `plan` (key ranges), `shared_groups` (what two of them read), `cursor` (runs of unique, ascending keys
 //! of one side), `merge` (differences of two cursors), `explain` (which columns differ), `engine` (threads). Where another
 //! engine has compared, its answer becomes findings in `conclude`, which looks rows up through `find`.
 
@@ -23,6 +23,7 @@ mod marks;
 mod merge;
 mod ordered;
 mod plan;
+mod room;
 mod rows;
 mod shared_groups;
 mod unordered;

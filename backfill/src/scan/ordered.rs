@@ -18,22 +18,15 @@ use super::cursor::Cursor;
 use super::dumps::DumpPair;
 use super::engine::{self, Comparer, Found, Meter, ProgressFn};
 use super::merge::{FROM_OLD, Segment, merge};
-use super::plan::{KeyRange, Plan, RANGE_ROW_GROUPS_MAX};
+use super::plan::{KeyRange, Plan, Shares};
+use super::room::room;
 use super::rows::findings_rows;
-use super::shared_groups::{KEPT_PER_THREAD, SharedGroups};
+use super::shared_groups::SharedGroups;
 use crate::error::{Error, Result};
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
 use crate::foreign::{Decompressor, ForeignFile, ForeignTable, RawColumn};
 use crate::keys::{Ascent, KeyedGroups, Keys};
 use crate::snapshot::Pooled;
-
-/// Row groups whose keys a thread holds where columns are compared after the keys: those of a range, on both sides. Those that are
-/// kept for a range beside it are among them.
-const RANGE_RUNS: u64 = 2 * RANGE_ROW_GROUPS_MAX as u64;
-
-/// Row groups whose keys a thread holds where nothing else is compared: on each side one being compared, one ahead, and the stored
-/// bytes of one being decoded; and those that are kept.
-const KEY_RUNS: u64 = 6 + KEPT_PER_THREAD as u64;
 
 /// Enough that threads end at about the same time. Each range's end reads a row group's columns twice.
 const RANGES_PER_THREAD: usize = 4;
@@ -52,34 +45,14 @@ pub(super) fn run(
     let (mut writer, done) = FindingsWriter::resume(folder, schema, pair.scope(), &mut summary)?;
     let key = &pair.dumps.key;
     let [old, new] = pair.sides().map(|table| ForeignGroups::new(table, key, &pair.key_types));
-    let threads = thread_count(pair, options);
-    let (old, new) = (SharedGroups::new(old, threads), SharedGroups::new(new, threads));
     let ranges_per_thread = if pair.values.is_empty() { KEY_RANGES_PER_THREAD } else { RANGES_PER_THREAD };
-    let plan = Plan::new(&old, &new, threads, ranges_per_thread, done);
+    let (threads, range_groups_max) = room(pair, options);
+    let (old, new) = (SharedGroups::new(old, threads), SharedGroups::new(new, threads));
+    let plan = Plan::new(&old, &new, Shares { threads, ranges_per_thread, range_groups_max }, done);
     let meter = Meter::new(pair.rows(), done.rows(), progress);
     let comparer = Ordered { pair, old: &old, new: &new, columns: Columns::of(pair) };
     engine::run(&comparer, &plan, threads, &meter, options, &mut writer, &mut summary)?;
     writer.finish(summary)
-}
-
-fn thread_count(pair: &DumpPair<'_>, options: &ScanOptions) -> usize {
-    let largest = |names: &[String]| {
-        pair.sides()
-            .into_iter()
-            .flat_map(|table| {
-                (0..table.groups().len()).flat_map(move |group| {
-                    let (file, index) = (table.file(group), table.groups()[group].index);
-                    let positions = table.positions(group, names);
-                    positions.into_iter().map(move |root| file.column_bytes(index, root))
-                })
-            })
-            .max()
-            .unwrap_or(0)
-    };
-    // Of each side a column's stored and plain bytes; and the keys.
-    let runs = if pair.values.is_empty() { KEY_RUNS } else { RANGE_RUNS };
-    let thread_bytes = 4 * largest(&pair.values) + runs * largest(&pair.dumps.key);
-    options.affordable_threads(thread_bytes)
 }
 
 struct Ordered<'a> {

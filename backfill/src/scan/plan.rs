@@ -27,6 +27,16 @@ pub(super) struct Plan<'a, G> {
     cuts: Vec<Mutex<Option<(u64, u64)>>>,
 }
 
+/// How many ranges there are to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    pub(super) threads: usize,
+    /// Ranges for each thread at least.
+    pub(super) ranges_per_thread: usize,
+    /// Row groups in each range at most, but for those at its ends.
+    pub(super) range_groups_max: usize,
+}
+
 /// The rows of both sides whose keys are in one range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyRange {
@@ -37,11 +47,12 @@ pub(super) struct KeyRange {
 impl<'a, G: KeyedGroups> Plan<'a, G> {
     /// So many ranges per thread at least, where there are as many row groups: so that what one thread does last does not
     /// hold up the end for long.
-    pub(super) fn new(old: &'a G, new: &'a G, threads: usize, ranges_per_thread: usize, done: Cut) -> Self {
+    pub(super) fn new(old: &'a G, new: &'a G, shares: Shares, done: Cut) -> Self {
+        let Shares { threads, ranges_per_thread, range_groups_max } = shares;
         let by_old = old.len() >= new.len();
         let (base, other) = if by_old { (old, new) } else { (new, old) };
         // Ranges are much alike, so that their number should be a multiple of the threads'.
-        let len = base.len().div_ceil(RANGE_ROW_GROUPS_MAX).max(threads * ranges_per_thread);
+        let len = base.len().div_ceil(range_groups_max).max(threads * ranges_per_thread);
         let len = len.next_multiple_of(threads).min(base.len()).max(1);
         let done_of_base = if by_old { done.old } else { done.new };
         let is_done = |end: &usize| base.starts()[end * base.len() / len] < done_of_base;
