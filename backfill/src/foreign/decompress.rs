@@ -1,5 +1,8 @@
 //! Pages, decompressed into buffers that are used again.
 
+use std::io::Read;
+
+use flate2::bufread::MultiGzDecoder;
 use parquet::basic::Compression;
 
 /// What decompresses pages. Each thread has one.
@@ -16,6 +19,8 @@ pub(crate) struct Decompressor {
 pub(crate) enum Codec {
     Stored,
     Snappy,
+    Gzip,
+    Lz4,
     Zstd,
 }
 
@@ -24,6 +29,8 @@ impl Codec {
         match compression {
             Compression::UNCOMPRESSED => Some(Self::Stored),
             Compression::SNAPPY => Some(Self::Snappy),
+            Compression::GZIP(_) => Some(Self::Gzip),
+            Compression::LZ4_RAW => Some(Self::Lz4),
             Compression::ZSTD(_) => Some(Self::Zstd),
             _ => None,
         }
@@ -39,6 +46,16 @@ impl Decompressor {
                 stored.len()
             }
             Codec::Snappy => self.snappy.decompress(stored, into).ok()?,
+            Codec::Gzip => {
+                let mut gzip = MultiGzDecoder::new(stored);
+                gzip.read_exact(into).ok()?;
+                // Only at the end is the checksum looked at.
+                if gzip.read(&mut [0]).ok()? != 0 {
+                    return None;
+                }
+                into.len()
+            }
+            Codec::Lz4 => lz4_flex::block::decompress_into(stored, into).ok()?,
             Codec::Zstd => {
                 let zstd = match &mut self.zstd {
                     Some(zstd) => zstd,

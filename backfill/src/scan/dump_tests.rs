@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{Field, Fields, Int32Type, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use proptest::prelude::*;
 
@@ -51,6 +51,8 @@ fn writing() -> impl Strategy<Value = Writing> {
         Just(Compression::SNAPPY),
         Just(Compression::ZSTD(ZstdLevel::default())),
         Just(Compression::LZ4_RAW),
+        Just(Compression::GZIP(GzipLevel::default())),
+        Just(Compression::BROTLI(BrotliLevel::default())),
     ];
     let version = prop_oneof![Just(WriterVersion::PARQUET_1_0), Just(WriterVersion::PARQUET_2_0)];
     let dictionary = (any::<bool>(), prop_oneof![Just(1024 * 1024), 1..80_usize]);
