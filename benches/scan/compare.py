@@ -19,6 +19,13 @@ THREADS = 2
 # A peer that takes longer than this in one round is given up on, and said so.
 SECONDS_MAX = 60
 
+# What pyarrow writes: rows of a row group, and in which order.
+PYARROW = {
+    "pyarrow": (122_880, ""),
+    "pyarrow-large": (2**20, ""),
+    "pyarrow-shuffled": (122_880, "order by hash(id)"),
+}
+
 # What any comparison has to do that reads these files, and how many times as long the full difference in key order may take.
 PAGES = "decompressing the same pages"
 PAGES_BAR = 1.3
@@ -81,12 +88,6 @@ CASES = {
         ("plain/old", "plain/new"),
         pages_bar=PAGES_BAR,
     ),
-    "full-ordered-large": Case(
-        "Full difference over all columns, both ordered, row groups of 1,048,576 rows as pyarrow writes them",
-        0.48,
-        ("pyarrow/old", "pyarrow/new"),
-        pages_bar=PAGES_BAR,
-    ),
     "snapshots": Case(
         "Full difference of our own snapshots",
         0.10,
@@ -98,6 +99,25 @@ CASES = {
     "keys-unordered": Case("Missing keys, one side unordered, dense keys", 0.30, ("plain/old", "shuffled/new"), keys_only=True),
     "keys-sparse": Case("Missing keys, one side unordered, by hash", 0.65, ("sparse/old", "sparse/new"), keys_only=True),
     "full-unordered": Case("Full difference, one side unordered", 0.58, ("plain/old", "shuffled/new")),
+    # The same as another writer writes them: with levels and dictionaries, in pages of a megabyte.
+    "keys-ordered-pyarrow": Case(
+        "Missing keys only, both ordered, written by pyarrow", 0.16, ("pyarrow/old", "pyarrow/new"), keys_only=True
+    ),
+    "full-ordered-pyarrow": Case(
+        "Full difference over all columns, both ordered, written by pyarrow",
+        0.48,
+        ("pyarrow/old", "pyarrow/new"),
+        pages_bar=PAGES_BAR,
+    ),
+    "full-ordered-large": Case(
+        "Full difference over all columns, both ordered, written by pyarrow in row groups of 1,048,576 rows",
+        0.48,
+        ("pyarrow-large/old", "pyarrow-large/new"),
+        pages_bar=PAGES_BAR,
+    ),
+    "full-unordered-pyarrow": Case(
+        "Full difference, one side unordered, written by pyarrow", 0.58, ("pyarrow/old", "pyarrow-shuffled/new")
+    ),
 }
 
 
@@ -139,8 +159,8 @@ def prepare(arguments):
         shutil.rmtree(pair, ignore_errors=True)
         subprocess.run([arguments.program, "generate", pair, "--rows", str(arguments.rows)], check=True)
     rows = f"id, {', '.join(COLUMNS)}"
-    if "pyarrow" in needed:
-        prepare_large(arguments)
+    for layout in needed & PYARROW.keys():
+        prepare_pyarrow(arguments, layout)
     # Keys that lie far apart; alone, because nothing else is read.
     writings = [
         ("plain", "old", rows, ""),
@@ -166,19 +186,20 @@ def prepare(arguments):
     shutil.rmtree(arguments.folder / "duckdb.tmp", ignore_errors=True)
 
 
-def prepare_large(arguments):
-    """Writes the rows as pyarrow does unless told otherwise, but for zstd: in row groups of 1,048,576 rows and pages of 1 MiB."""
+def prepare_pyarrow(arguments, layout):
+    """Writes the rows as pyarrow does unless told otherwise, but for zstd."""
     import duckdb
     import pyarrow.parquet
 
-    for side in ("old", "new"):
-        target = pathlib.Path(path(arguments, f"pyarrow/{side}"))
+    row_group_rows, order = PYARROW[layout]
+    for side in ("new",) if order else ("old", "new"):
+        target = pathlib.Path(path(arguments, f"{layout}/{side}"))
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         source = path(arguments, f"pair/{side}")
-        rows = duckdb.sql(f"select id, {', '.join(COLUMNS)} from '{source}'").to_arrow_table()
-        pyarrow.parquet.write_table(rows, f"{target}.tmp", compression="zstd")
+        rows = duckdb.sql(f"select id, {', '.join(COLUMNS)} from '{source}' {order}").to_arrow_table()
+        pyarrow.parquet.write_table(rows, f"{target}.tmp", compression="zstd", row_group_size=row_group_rows)
         os.rename(f"{target}.tmp", target)
 
 

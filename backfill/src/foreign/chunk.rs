@@ -52,8 +52,7 @@ impl ColumnChunk {
         let page = std::mem::take(&mut decompressor.page);
         let is_first = self.at == 0;
         let mut build = Build::over(std::mem::take(into), page, self.reading, is_first);
-        let mut bytes = 0;
-        while self.next_row < self.rows && bytes < bytes_min {
+        while self.next_row < self.rows && build.held_bytes() < bytes_min {
             let rest = &self.stored[self.at..];
             let header = PageHeader::parse(rest).ok_or("a page header is damaged")?;
             let stored = rest
@@ -76,8 +75,6 @@ impl ColumnChunk {
                     self.next_row += values;
                     if self.next_row > row {
                         build.page(&header, stored, decompressor)?;
-                        // A code takes four bytes in memory.
-                        bytes += header.uncompressed_bytes.max(4 * values);
                     }
                 }
             }

@@ -15,6 +15,9 @@ pub(super) const NULL_CODE: u32 = u32::MAX;
 /// Rows compared at once while the first that differs is looked for.
 pub(super) const STRIDE_ROWS: usize = 32;
 
+/// Rows for each value of a dictionary, from which on codes of two are compared by translating one dictionary into the other.
+const ROWS_PER_VALUE: usize = 16;
+
 /// What values are, by their physical type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -24,30 +27,37 @@ pub(crate) enum Shape {
     Prefixed,
 }
 
-/// One column of a row group, or of some of its pages.
+/// One column of a row group, or of some of its pages. Whatever form values have, the memory of the others stays for the next.
 #[derive(Debug, Default)]
 pub(crate) struct RawColumn {
     pub(super) rows: usize,
-    pub(super) values: Values,
+    pub(super) form: Form,
+    /// Plain values, one behind the other.
+    pub(super) bytes: Vec<u8>,
+    /// Where each row's value begins, and where the last one ends, of values with a length.
+    pub(super) offsets: Vec<u32>,
+    /// A code per row.
+    pub(super) codes: Vec<u32>,
     /// What codes stand for: of the whole row group, also where these pages have none.
     pub(super) dictionary: Dictionary,
     /// A byte per row: 1 where there is a value. Nothing where all rows have one.
     pub(super) present: Option<Vec<u8>>,
 }
 
-#[derive(Debug)]
-pub(super) enum Values {
-    /// A slot per row, with zeros where there is no value.
-    Fixed { width: usize, bytes: Vec<u8>, start: usize },
+/// How a column's values lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A slot per row from this byte on, with zeros where there is no value.
+    Fixed { width: usize, start: usize },
     /// The values one behind the other; each row's begins at its offset, and ends at the next.
-    Prefixed { bytes: Vec<u8>, offsets: Vec<u32> },
-    /// A code per row.
-    Codes(Vec<u32>),
+    Prefixed,
+    /// As codes.
+    Codes,
 }
 
-impl Default for Values {
+impl Default for Form {
     fn default() -> Self {
-        Self::Fixed { width: 0, bytes: Vec::new(), start: 0 }
+        Self::Fixed { width: 0, start: 0 }
     }
 }
 
@@ -73,25 +83,26 @@ impl RawColumn {
     /// Hashes of values stand for the values, where these cannot be compared as they lie.
     pub(crate) fn of_hashes(hashes: &[u64]) -> Self {
         let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        let values = Values::Fixed { width: 8, bytes, start: 0 };
-        Self { rows: hashes.len(), values, ..Self::default() }
+        Self { rows: hashes.len(), form: Form::Fixed { width: 8, start: 0 }, bytes, ..Self::default() }
     }
 
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// A column to be read over this memory.
-    pub(crate) fn over(bytes: Vec<u8>) -> Self {
-        Self { values: Values::Fixed { width: 0, bytes, start: 0 }, ..Self::default() }
+    /// Gives the column memory for its values.
+    pub(crate) fn over(&mut self, bytes: Vec<u8>) {
+        self.bytes = bytes;
     }
 
-    /// How wide values are and the values one behind the other, where they lie so and no row is without one.
-    pub(crate) fn into_fixed(mut self) -> Option<(usize, Bytes)> {
-        self.flatten();
-        match self.values {
-            Values::Fixed { width, bytes, start } if self.present.is_none() => {
+    /// How wide values are and the values one behind the other, where they lie so and no row is without one. The column has neither any
+    /// longer.
+    pub(crate) fn take_fixed(&mut self) -> Option<(usize, Bytes)> {
+        self.spell_out().ok()?;
+        match self.form {
+            Form::Fixed { width, start } if self.present.is_none() => {
                 let end = start + self.rows * width;
+                let bytes = std::mem::take(&mut self.bytes);
                 (end <= bytes.len()).then(|| (width, Pooled::share(bytes).slice(start..end)))
             }
             _ => None,
@@ -99,42 +110,41 @@ impl RawColumn {
     }
 
     /// Makes plain values of codes.
-    fn flatten(&mut self) {
-        let Values::Codes(codes) = &self.values else { return };
-        let dictionary = &self.dictionary;
-        self.values = match dictionary.shape {
+    fn spell_out(&mut self) -> Result<(), &'static str> {
+        if self.form != Form::Codes {
+            return Ok(());
+        }
+        self.form = match self.dictionary.shape {
             Some(Shape::Fixed(width)) => {
-                let mut bytes = Vec::with_capacity(codes.len() * width);
-                for &code in codes {
-                    match dictionary.value(code) {
-                        Some(value) => bytes.extend_from_slice(value),
-                        None => bytes.resize(bytes.len() + width, 0),
-                    }
-                }
-                Values::Fixed { width, bytes, start: 0 }
+                self.dictionary.spell_fixed(width, &self.codes, 0, &mut self.bytes)?;
+                Form::Fixed { width, start: 0 }
             }
             _ => {
-                let mut bytes = Vec::new();
-                let mut offsets = Vec::with_capacity(codes.len() + 1);
-                offsets.push(0);
-                for &code in codes {
-                    bytes.extend_from_slice(dictionary.value(code).unwrap_or_default());
-                    offsets.push(bytes.len() as u32);
-                }
-                Values::Prefixed { bytes, offsets }
+                self.offsets.clear();
+                self.dictionary.spell_prefixed(&self.codes, 0, &mut self.bytes, &mut self.offsets)?;
+                Form::Prefixed
             }
         };
+        Ok(())
     }
 
     /// Brings two columns to one form, in which [`equal_rows`](Self::equal_rows) compares them. The translation must
-    /// have been [forgotten](Translation::forget) if one of them is of another row group than before.
-    pub(crate) fn align(old: &mut Self, new: &mut Self, translation: &mut Translation) {
-        match (&old.values, &new.values) {
-            (Values::Codes(_), Values::Codes(_)) => translation.between(&old.dictionary, &new.dictionary),
-            (Values::Codes(_), _) => old.flatten(),
-            (_, Values::Codes(_)) => new.flatten(),
-            _ => {}
+    /// have been [forgotten](Translation::forget) if one of them is of another row group than before. The error says which of the
+    /// two is not to be compared, and why.
+    pub(crate) fn align(
+        old: &mut Self,
+        new: &mut Self,
+        translation: &mut Translation,
+    ) -> Result<(), (usize, &'static str)> {
+        let both = [&*old, &*new];
+        // To know which value is which in another dictionary takes as long as to write a dozen values out.
+        let is_small = |column: &Self| column.dictionary.len() <= column.rows / ROWS_PER_VALUE;
+        if both.into_iter().all(|column| column.form == Form::Codes && is_small(column)) {
+            translation.between(&old.dictionary, &new.dictionary);
+            return Ok(());
         }
+        old.spell_out().map_err(|detail| (0, detail))?;
+        new.spell_out().map_err(|detail| (1, detail))
     }
 
     /// How many of the next `rows` rows, from `at` here and `other_at` there, are pairwise equal before the first that
@@ -157,26 +167,18 @@ impl RawColumn {
                 present[at..at + rows].iter().take_while(|present| **present == 1).count()
             }
         };
-        match (&self.values, &other.values) {
-            (
-                Values::Fixed { width, bytes, start },
-                Values::Fixed { width: other_width, bytes: other_bytes, start: other_start },
-            ) if width == other_width => {
-                let left = &bytes[start + at * width..start + (at + rows) * width];
+        match (self.form, other.form) {
+            (Form::Fixed { width, start }, Form::Fixed { width: other_width, start: other_start })
+                if width == other_width =>
+            {
+                let left = &self.bytes[start + at * width..start + (at + rows) * width];
                 let right =
-                    &other_bytes[other_start + other_at * width..other_start + (other_at + rows) * width];
-                equal_slots(left, right, *width, rows)
+                    &other.bytes[other_start + other_at * width..other_start + (other_at + rows) * width];
+                equal_slots(left, right, width, rows)
             }
-            (
-                Values::Prefixed { bytes, offsets },
-                Values::Prefixed { bytes: other_bytes, offsets: other_offsets },
-            ) => {
-                let slice =
-                    |from: usize, to: usize| &bytes[offsets[at + from] as usize..offsets[at + to] as usize];
-                let other_slice = |from: usize, to: usize| {
-                    &other_bytes
-                        [other_offsets[other_at + from] as usize..other_offsets[other_at + to] as usize]
-                };
+            (Form::Prefixed, Form::Prefixed) => {
+                let slice = |from: usize, to: usize| self.prefixed(at + from, at + to);
+                let other_slice = |from: usize, to: usize| other.prefixed(other_at + from, other_at + to);
                 // Values carry their lengths, so that equal bytes are equal values.
                 if slice(0, rows) == other_slice(0, rows) {
                     return rows;
@@ -189,8 +191,8 @@ impl RawColumn {
                 }
                 row + (row..rows).take_while(|&row| slice(row, row + 1) == other_slice(row, row + 1)).count()
             }
-            (Values::Codes(codes), Values::Codes(other_codes)) => {
-                translation.equal_codes(&codes[at..at + rows], &other_codes[other_at..other_at + rows])
+            (Form::Codes, Form::Codes) => {
+                translation.equal_codes(&self.codes[at..at + rows], &other.codes[other_at..other_at + rows])
             }
             // Never so after they were aligned; saying that nothing is equal errs on the safe side.
             _ => 0,
@@ -202,15 +204,11 @@ impl RawColumn {
         if !self.is_present(row) {
             return None;
         }
-        match &self.values {
-            Values::Fixed { width, bytes, start } => {
-                Some(&bytes[start + row * width..start + (row + 1) * width])
-            }
-            Values::Prefixed { bytes, offsets } => {
-                bytes[offsets[row] as usize..offsets[row + 1] as usize].get(4..)
-            }
-            Values::Codes(codes) => {
-                self.dictionary.value(codes[row]).map(|value| self.dictionary.without_length(value))
+        match self.form {
+            Form::Fixed { width, start } => Some(&self.bytes[start + row * width..start + (row + 1) * width]),
+            Form::Prefixed => self.prefixed(row, row + 1).get(4..),
+            Form::Codes => {
+                self.dictionary.value(self.codes[row]).map(|value| self.dictionary.without_length(value))
             }
         }
     }
@@ -218,7 +216,9 @@ impl RawColumn {
     /// The hash of each value of the dictionary, over what `known` held before; nothing without one.
     pub(crate) fn hash_dictionary(&self, hasher: &impl ValueHasher, known: &mut Vec<u64>) {
         known.clear();
-        let Values::Codes(_) = &self.values else { return };
+        if self.form != Form::Codes {
+            return;
+        }
         let dictionary = &self.dictionary;
         known.extend((0..dictionary.len() as u32).map(|code| {
             let value = dictionary.value(code).unwrap_or_default();
@@ -233,9 +233,9 @@ impl RawColumn {
     /// of the [dictionary](Self::hash_dictionary).
     pub(crate) fn hash_rows(&self, start: usize, known: &[u64], hasher: &impl ValueHasher, into: &mut [u64]) {
         let end = start + into.len();
-        match &self.values {
-            Values::Fixed { width, bytes, start: first } => {
-                let bytes = &bytes[first + start * width..first + end * width];
+        match self.form {
+            Form::Fixed { width, start: first } => {
+                let bytes = &self.bytes[first + start * width..first + end * width];
                 match width {
                     8 => into.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(hash, value)| {
                         *hash = hasher.word(u64::from_le_bytes(*value));
@@ -246,18 +246,18 @@ impl RawColumn {
                     0 => into.fill(0),
                     width => into
                         .iter_mut()
-                        .zip(bytes.chunks_exact(*width))
+                        .zip(bytes.chunks_exact(width))
                         .for_each(|(hash, value)| *hash = hasher.bytes(value)),
                 }
             }
-            Values::Codes(codes) => {
-                into.iter_mut().zip(&codes[start..end]).for_each(|(hash, code)| {
+            Form::Codes => {
+                into.iter_mut().zip(&self.codes[start..end]).for_each(|(hash, code)| {
                     *hash = known.get(*code as usize).copied().unwrap_or(0);
                 });
             }
-            Values::Prefixed { bytes, offsets } => {
-                into.iter_mut().zip(offsets[start..=end].windows(2)).for_each(|(hash, ends)| {
-                    let value = bytes[ends[0] as usize..ends[1] as usize].get(4..);
+            Form::Prefixed => {
+                into.iter_mut().zip(self.offsets[start..=end].windows(2)).for_each(|(hash, ends)| {
+                    let value = self.bytes[ends[0] as usize..ends[1] as usize].get(4..);
                     *hash = value.map_or(0, |value| hasher.bytes(value));
                 });
             }
@@ -267,6 +267,11 @@ impl RawColumn {
                 *hash = 0;
             }
         }
+    }
+
+    /// The values with a length of these rows, as they lie one behind the other.
+    fn prefixed(&self, from: usize, to: usize) -> &[u8] {
+        &self.bytes[self.offsets[from] as usize..self.offsets[to] as usize]
     }
 
     fn is_present(&self, row: usize) -> bool {
@@ -302,10 +307,10 @@ fn equal_slots(left: &[u8], right: &[u8], width: usize, rows: usize) -> usize {
 
 impl RawColumn {
     pub(super) fn is_whole(&self) -> bool {
-        match &self.values {
-            Values::Fixed { width, bytes, start } => bytes.len() >= start + self.rows * width,
-            Values::Prefixed { offsets, .. } => offsets.len() == self.rows + 1,
-            Values::Codes(codes) => codes.len() == self.rows,
+        match self.form {
+            Form::Fixed { width, start } => self.bytes.len() >= start + self.rows * width,
+            Form::Prefixed => self.offsets.len() == self.rows + 1,
+            Form::Codes => self.codes.len() == self.rows,
         }
     }
 }

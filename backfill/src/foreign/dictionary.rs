@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::column::{STRIDE_ROWS, Shape};
+use super::pages::{bounded, grow};
 
 /// The distinct values that codes stand for, as plain values.
 #[derive(Debug, Default)]
@@ -43,6 +44,73 @@ impl Dictionary {
             return None;
         }
         Some(&self.bytes[self.offsets[code] as usize..self.offsets[code + 1] as usize])
+    }
+}
+
+/// What is wrong with values of which a dictionary has few, and rows so many that they do not fit in memory side by side.
+const TOO_LONG: &str = "its values are too long to be written out side by side";
+
+impl Dictionary {
+    /// Writes values of fixed width out from `at` on, over what is there; zeros where there is no value.
+    pub(super) fn spell_fixed(
+        &self,
+        width: usize,
+        codes: &[u32],
+        at: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        let end = codes.len().checked_mul(width).and_then(|length| at.checked_add(length)).ok_or(TOO_LONG)?;
+        bounded(end).map_err(|_| TOO_LONG)?;
+        grow(into, end);
+        let into = &mut into[at..end];
+        match width {
+            4 => self.spell_words::<4>(codes, into),
+            8 => self.spell_words::<8>(codes, into),
+            _ => {
+                for (slot, &code) in into.chunks_exact_mut(width).zip(codes) {
+                    match self.value(code) {
+                        Some(value) => slot.copy_from_slice(value),
+                        None => slot.fill(0),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for widths that have an instruction.
+    fn spell_words<const WIDTH: usize>(&self, codes: &[u32], into: &mut [u8]) {
+        let values = &self.bytes.as_chunks::<WIDTH>().0[..self.len()];
+        for (slot, &code) in into.as_chunks_mut::<WIDTH>().0.iter_mut().zip(codes) {
+            *slot = values.get(code as usize).copied().unwrap_or([0; WIDTH]);
+        }
+    }
+
+    /// Writes values with a length out from `at` on, over what is there, and appends where each begins, and where the last ends.
+    pub(super) fn spell_prefixed(
+        &self,
+        codes: &[u32],
+        at: usize,
+        into: &mut Vec<u8>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<(), &'static str> {
+        let end = at.checked_add(self.spelled_bytes(codes)).ok_or(TOO_LONG)?;
+        bounded(end).map_err(|_| TOO_LONG)?;
+        grow(into, end);
+        let mut at = at;
+        offsets.push(at as u32);
+        offsets.extend(codes.iter().map(|&code| {
+            let value = self.value(code).unwrap_or_default();
+            into[at..at + value.len()].copy_from_slice(value);
+            at += value.len();
+            at as u32
+        }));
+        Ok(())
+    }
+
+    /// How many bytes the values of these codes have together.
+    pub(super) fn spelled_bytes(&self, codes: &[u32]) -> usize {
+        codes.iter().map(|&code| self.value(code).map_or(0, <[u8]>::len)).sum()
     }
 }
 

@@ -52,36 +52,66 @@ fn unpack(packed: &[u8], width: u32, values: usize, into: &mut Vec<u32>) {
     let mask = if width == 32 { u32::MAX } else { (1 << width) - 1 };
     let width = width as usize;
     let first = into.len();
-    let mut whole = 0;
-    // Eight numbers begin where a byte does. Narrow ones, as most dictionaries have, are in eight bytes all together.
-    if width <= 8 && packed.len() >= 8 {
-        let eights = ((packed.len() - 8) / width + 1).min(values / 8);
-        into.resize(first + eights * 8, 0);
-        for (eight, numbers) in into[first..].as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let window: [u8; 8] = packed[eight * width..eight * width + 8].try_into().unwrap_or_default();
-            let window = u64::from_le_bytes(window);
-            for (index, number) in numbers.iter_mut().enumerate() {
-                *number = (window >> (index * width)) as u32 & mask;
-            }
-        }
-        whole = eights * 8;
-    }
-    // Where eight bytes can be read at once a number is in them whole, whatever bit it begins at.
-    let end = (packed.len().saturating_sub(8) * 8 / width).min(values).max(whole);
-    into.extend((whole..end).map(|index| {
+    into.resize(first + values, 0);
+    let into = &mut into[first..];
+    // Eight numbers begin where a byte does, and lie in their bytes as any other eight do.
+    let (eights, _) = into.as_chunks_mut::<8>();
+    let whole = match width {
+        ..=8 => narrow_eights(packed, width, eights),
+        9 => eights_of::<9>(packed, eights),
+        10 => eights_of::<10>(packed, eights),
+        11 => eights_of::<11>(packed, eights),
+        12 => eights_of::<12>(packed, eights),
+        13 => eights_of::<13>(packed, eights),
+        14 => eights_of::<14>(packed, eights),
+        15 => eights_of::<15>(packed, eights),
+        16 => eights_of::<16>(packed, eights),
+        17 => eights_of::<17>(packed, eights),
+        18 => eights_of::<18>(packed, eights),
+        19 => eights_of::<19>(packed, eights),
+        20 => eights_of::<20>(packed, eights),
+        // Dictionaries with more than a million values.
+        _ => 0,
+    };
+    for (index, number) in into.iter_mut().enumerate().skip(whole) {
         let bit = index * width;
-        let window: [u8; 8] = packed[bit / 8..bit / 8 + 8].try_into().unwrap_or_default();
-        (u64::from_le_bytes(window) >> (bit % 8)) as u32 & mask
-    }));
-    let whole = end;
-    into.extend((whole..values).map(|index| {
-        let bit = index * width;
-        let mut window = [0; 8];
         let rest = &packed[bit / 8..];
-        let length = rest.len().min(8);
-        window[..length].copy_from_slice(&rest[..length]);
-        (u64::from_le_bytes(window) >> (bit % 8)) as u32 & mask
-    }));
+        let window = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut window = [0; 8];
+            window[..rest.len()].copy_from_slice(rest);
+            window
+        });
+        *number = (u64::from_le_bytes(window) >> (bit % 8)) as u32 & mask;
+    }
+}
+
+/// Unpacks as many times eight numbers as there are eight bytes for, and says how many numbers that were. Narrow ones are in eight
+/// bytes all together.
+fn narrow_eights(packed: &[u8], width: usize, eights: &mut [[u32; 8]]) -> usize {
+    let mask = (1 << width) - 1;
+    let windows = packed.windows(8).step_by(width);
+    let count = windows.len().min(eights.len());
+    for (numbers, window) in eights.iter_mut().zip(windows) {
+        let window = u64::from_le_bytes(window.try_into().unwrap_or_default());
+        for (index, number) in numbers.iter_mut().enumerate() {
+            *number = (window >> (index * width)) as u32 & mask;
+        }
+    }
+    count * 8
+}
+
+/// The same for wider ones, with all places known beforehand: each number is in eight bytes, which may be those of the next eight too.
+fn eights_of<const WIDTH: usize>(packed: &[u8], eights: &mut [[u32; 8]]) -> usize {
+    let windows = packed.windows(WIDTH + 8).step_by(WIDTH);
+    let count = windows.len().min(eights.len());
+    for (numbers, window) in eights.iter_mut().zip(windows) {
+        for (index, number) in numbers.iter_mut().enumerate() {
+            let (byte, bit) = (index * WIDTH / 8, index * WIDTH % 8);
+            let word = window[byte..].first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word));
+            *number = (word >> bit) as u32 & ((1 << WIDTH) - 1);
+        }
+    }
+    count * 8
 }
 
 fn unsigned(bytes: &mut &[u8]) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! Pages of a column chunk become a column, over the memory of the one before.
 
-use super::column::{NULL_CODE, RawColumn, Reading, STRIDE_ROWS, Shape, Values};
+use super::column::{Form, NULL_CODE, RawColumn, Reading, STRIDE_ROWS, Shape};
 use super::decompress::{Codec, Decompressor};
 use super::dictionary::Dictionary;
 use super::hybrid;
@@ -38,22 +38,17 @@ impl Build {
         let mut build = Self {
             reading,
             rows: 0,
-            bytes: Vec::new(),
+            bytes: used.bytes,
             start: 0,
             filled: 0,
-            offsets: Vec::new(),
-            codes: Vec::new(),
+            offsets: used.offsets,
+            codes: used.codes,
             dictionary: used.dictionary,
             page,
             levels: Vec::new(),
             present: used.present.unwrap_or_default(),
             has_nulls: false,
         };
-        match used.values {
-            Values::Fixed { bytes, .. } => build.bytes = bytes,
-            Values::Prefixed { bytes, offsets } => (build.bytes, build.offsets) = (bytes, offsets),
-            Values::Codes(codes) => build.codes = codes,
-        }
         build.present.clear();
         build.offsets.clear();
         build.codes.clear();
@@ -117,6 +112,12 @@ impl Build {
                 self.values(is_coded, encoding, values, present, 0, values_bytes)
             }
         }
+    }
+
+    /// How many bytes the values so far take, also where they are to be written out.
+    pub(super) fn held_bytes(&self) -> usize {
+        let value_bytes = self.dictionary.bytes.len() / self.dictionary.len().max(1);
+        self.filled + self.codes.len() * value_bytes.max(size_of::<u32>())
     }
 
     /// Decompresses a page: behind the plain values so far, or into a place of its own if it holds codes.
@@ -194,9 +195,7 @@ impl Build {
             }
             if self.filled > self.start {
                 // Codes behind plain values: no writer does it, and nothing forbids it.
-                self.bytes.truncate(self.filled);
-                self.write_out_codes();
-                self.filled = self.bytes.len();
+                self.filled = self.write_out_codes(self.filled)?;
             }
             return Ok(());
         }
@@ -204,7 +203,7 @@ impl Build {
             return Err("a page has an encoding that its footer does not name");
         }
         if !self.codes.is_empty() {
-            self.spell_out();
+            self.spell_out(page_bytes)?;
         }
         let values = self.filled + skip;
         let end = self.filled + page_bytes;
@@ -249,22 +248,37 @@ impl Build {
     }
 
     /// The codes so far as plain values: a writer gives a dictionary up when it grows too large. The page that was just
-    /// decompressed is kept behind them.
-    fn spell_out(&mut self) {
-        let page = self.bytes.split_off(self.filled);
-        self.bytes.clear();
+    /// decompressed, where plain values begin, is moved behind them.
+    fn spell_out(&mut self, page_bytes: usize) -> Result<(), &'static str> {
+        let length = match self.reading.shape {
+            Shape::Fixed(width) => self.codes.len().checked_mul(width).ok_or("a page is too long")?,
+            Shape::Prefixed => self.dictionary.spelled_bytes(&self.codes),
+        };
+        let end = length.checked_add(page_bytes).ok_or("a page is too long")?;
+        bounded(end)?;
+        grow(&mut self.bytes, end);
+        self.bytes.copy_within(self.filled..self.filled + page_bytes, length);
         self.offsets.clear();
-        self.offsets.push(0);
-        self.write_out_codes();
-        (self.start, self.filled) = (0, self.bytes.len());
-        self.bytes.extend_from_slice(&page);
+        (self.start, self.filled) = (0, self.write_out_codes(0)?);
+        Ok(())
     }
 
-    fn write_out_codes(&mut self) {
-        for code in self.codes.drain(..) {
-            self.bytes.extend_from_slice(self.dictionary.value(code).unwrap_or_default());
-            self.offsets.push(self.bytes.len() as u32);
-        }
+    /// Writes the codes so far out as plain values from `at` on, and says where they end.
+    fn write_out_codes(&mut self, at: usize) -> Result<usize, &'static str> {
+        let end = match self.reading.shape {
+            Shape::Fixed(width) => {
+                self.dictionary.spell_fixed(width, &self.codes, at, &mut self.bytes)?;
+                at + self.codes.len() * width
+            }
+            Shape::Prefixed => {
+                // Where the first begins is where the last one before it ends.
+                self.offsets.pop();
+                self.dictionary.spell_prefixed(&self.codes, at, &mut self.bytes, &mut self.offsets)?;
+                self.offsets.last().map_or(at, |end| *end as usize)
+            }
+        };
+        self.codes.clear();
+        Ok(end)
     }
 
     /// The column, and the place that codes were decompressed to.
@@ -272,16 +286,15 @@ impl Build {
         let rows = self.rows;
         let nulls = self.has_nulls.then(|| std::mem::take(&mut self.present));
         let is_coded = !self.codes.is_empty();
-        let values = match (is_coded, self.reading.shape) {
+        let form = match (is_coded, self.reading.shape) {
             (true, _) => {
-                let codes = match &nulls {
-                    None => self.codes,
-                    Some(present) => spread(present, &self.codes, NULL_CODE),
-                };
-                Values::Codes(codes)
+                if let Some(present) = &nulls {
+                    self.codes = spread(present, &self.codes, NULL_CODE);
+                }
+                Form::Codes
             }
             (false, Shape::Fixed(width)) => match &nulls {
-                None => Values::Fixed { width, bytes: self.bytes, start: self.start },
+                None => Form::Fixed { width, start: self.start },
                 Some(present) => {
                     let mut dense = self.bytes[self.start..self.filled].chunks_exact(width);
                     let mut bytes = vec![0; rows * width];
@@ -290,30 +303,29 @@ impl Build {
                             slot.copy_from_slice(dense.next().ok_or("it has fewer values than it says")?);
                         }
                     }
-                    Values::Fixed { width, bytes, start: 0 }
+                    self.bytes = bytes;
+                    Form::Fixed { width, start: 0 }
                 }
             },
             (false, Shape::Prefixed) => {
                 if self.offsets.is_empty() {
                     self.offsets.push(0);
                 }
-                let offsets = match &nulls {
-                    None => self.offsets,
-                    Some(present) => {
-                        let mut at = 0;
-                        let mut spread = Vec::with_capacity(rows + 1);
-                        spread.push(self.offsets[0]);
-                        for present in present {
-                            at += usize::from(*present == 1);
-                            spread.push(*self.offsets.get(at).ok_or("it has fewer values than it says")?);
-                        }
-                        spread
+                if let Some(present) = &nulls {
+                    let mut at = 0;
+                    let mut spread = Vec::with_capacity(rows + 1);
+                    spread.push(self.offsets[0]);
+                    for present in present {
+                        at += usize::from(*present == 1);
+                        spread.push(*self.offsets.get(at).ok_or("it has fewer values than it says")?);
                     }
-                };
-                Values::Prefixed { bytes: self.bytes, offsets }
+                    self.offsets = spread;
+                }
+                Form::Prefixed
             }
         };
-        let column = RawColumn { rows, values, dictionary: self.dictionary, present: nulls };
+        let Self { bytes, offsets, codes, dictionary, .. } = self;
+        let column = RawColumn { rows, form, bytes, offsets, codes, dictionary, present: nulls };
         if column.is_whole() { Ok((column, self.page)) } else { Err("it has fewer values than it says") }
     }
 }
@@ -390,12 +402,12 @@ fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
 /// Offsets have 32 bits, and Parquet's own lengths 31: no column chunk's pages are longer than this.
 const CHUNK_BYTES_MAX: usize = i32::MAX as usize;
 
-fn bounded(length: usize) -> Result<usize, &'static str> {
+pub(super) fn bounded(length: usize) -> Result<usize, &'static str> {
     if length <= CHUNK_BYTES_MAX { Ok(length) } else { Err("its pages are longer than pages can be") }
 }
 
 /// Makes room. What was there stays, so that memory that is used again is not cleared first.
-fn grow(buffer: &mut Vec<u8>, length: usize) {
+pub(super) fn grow(buffer: &mut Vec<u8>, length: usize) {
     if buffer.len() < length {
         buffer.resize(length, 0);
     }

@@ -198,7 +198,13 @@ impl<'a> Columns<'a> {
         }
         if is_new {
             let [old, new] = sides;
-            RawColumn::align(&mut old.column, &mut new.column, translation);
+            RawColumn::align(&mut old.column, &mut new.column, translation).map_err(|(side, detail)| {
+                let table = self.pair.sides()[side];
+                let group = table.at_row(rows[side]);
+                table
+                    .file(group)
+                    .corrupt(table.groups()[group].index, format!("column {}: {detail}", column.name))
+            })?;
         }
         Ok(())
     }

@@ -221,8 +221,8 @@ pub(super) fn keys(
 }
 
 thread_local! {
-    /// Made once per thread.
-    static DECOMPRESSOR: RefCell<Decompressor> = RefCell::default();
+    /// What a thread reads keys with, over the same memory from row group to row group.
+    static READER: RefCell<(Decompressor, RawColumn)> = RefCell::default();
 }
 
 /// A key of one number whose values lie in their pages as they lie in an Arrow array: the common case, and by far the
@@ -233,19 +233,19 @@ fn plain_keys(table: &ForeignTable, group: usize, names: &[String]) -> Result<Op
     let Some((root, field)) = file.field(name) else { return Ok(None) };
     let is_plain = field.data_type().is_integer() || field.data_type().is_temporal();
     let Some(reading) = file.reading(root).filter(|_| is_plain) else { return Ok(None) };
-    let mut column = RawColumn::over(Pooled::take());
-    DECOMPRESSOR.with_borrow_mut(|decompressor| {
-        file.raw_column(table.groups()[group].index, root, reading, decompressor, &mut column)
+    let fixed = READER.with_borrow_mut(|(decompressor, column)| {
+        column.over(Pooled::take());
+        file.raw_column(table.groups()[group].index, root, reading, decompressor, column)
+            .map(|()| column.take_fixed())
     })?;
-    let rows = column.rows();
-    let Some((width, bytes)) = column.into_fixed() else { return Ok(None) };
+    let Some((width, bytes)) = fixed else { return Ok(None) };
     if field.data_type().primitive_width() != Some(width) {
         return Ok(None);
     }
     // What stands before the values in their page may put them where numbers do not lie.
     let is_aligned = bytes.as_ptr().addr().is_multiple_of(width);
     let data = ArrayData::builder(field.data_type().clone())
-        .len(rows)
+        .len(bytes.len() / width)
         .add_buffer(if is_aligned { Buffer::from(bytes) } else { Buffer::from(bytes.as_ref()) })
         .build()
         .map_err(Error::arrow("gather keys"))?;
