@@ -184,7 +184,8 @@ impl ConsistentRead for Snapshot {
         let query = ordered_rows(&self.plan, side, range);
         let copy = format!("copy ({query}) to stdout (format binary)");
         let mut pieces = connection.copy_out_raw(&copy).await.map_err(reading())?;
-        while let Some(piece) = pieces.try_next().await.map_err(reading())? {
+        // What goes wrong is described only then: there is a piece for each row.
+        while let Some(piece) = pieces.try_next().await.map_err(|source| reading()(source))? {
             stream.feed(&piece, &mut batch, &mut full)?;
             for batch in full.drain(..) {
                 if rows.send(batch).await.is_err() {
