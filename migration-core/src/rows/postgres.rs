@@ -1,8 +1,10 @@
 //! Rows out of Postgres: binary `copy` under an exported snapshot.
 
 mod batch;
+mod block;
 mod copy;
 mod numeric;
+mod values;
 
 use std::num::NonZeroUsize;
 
@@ -30,8 +32,9 @@ use crate::phase::Side;
 use crate::plan::Plan;
 use crate::projection::postgres::own_keys;
 use crate::quote::postgres::{list, literal, quote, table};
-use batch::{Batch, Form};
+use batch::Batch;
 use copy::CopyStream;
+use values::Form;
 
 #[async_trait]
 impl Rows for Connected<Postgres> {
@@ -178,15 +181,14 @@ impl ConsistentRead for Snapshot {
         let what = described(&self.plan, side);
         let reading = || Error::database(format!("reading {what}"));
         let mut connection = self.reader(&what).await?;
-        let mut batch = Batch::new(&self.plan, what.clone(), Form::Raw);
         let mut full = Vec::new();
-        let mut stream = CopyStream::new();
+        let mut stream = CopyStream::new(Batch::new(&self.plan, what.clone(), Form::Raw));
         let query = ordered_rows(&self.plan, side, range);
         let copy = format!("copy ({query}) to stdout (format binary)");
         let mut pieces = connection.copy_out_raw(&copy).await.map_err(reading())?;
         // What goes wrong is described only then: there is a piece for each row.
         while let Some(piece) = pieces.try_next().await.map_err(|source| reading()(source))? {
-            stream.feed(&piece, &mut batch, &mut full)?;
+            stream.feed(&piece, &mut full)?;
             for batch in full.drain(..) {
                 if rows.send(batch).await.is_err() {
                     return Ok(stream.rows());
@@ -194,8 +196,10 @@ impl ConsistentRead for Snapshot {
             }
         }
         drop(pieces);
-        let count = stream.finish()?;
-        if batch.rows() > 0 && rows.send(batch.take()?).await.is_err() {
+        let (count, last) = stream.finish()?;
+        if let Some(batch) = last
+            && rows.send(batch).await.is_err()
+        {
             return Ok(count);
         }
         connection.close().await.map_err(reading())?;
