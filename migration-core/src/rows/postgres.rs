@@ -18,7 +18,7 @@ use arrow::array::RecordBatch;
 
 use super::changes::postgres as changes;
 use super::ranges::postgres::{bounds, within};
-use super::{Changes, ConsistentRead, Horizon, Moment, Rows, ScopeRange, WritePosition};
+use super::{Changes, ConsistentRead, Horizon, Kept, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::postgres::rows_estimate;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::connect::Connected;
@@ -133,6 +133,8 @@ impl Snapshot {
              set transaction snapshot {};
              -- An export takes as long as it takes, whatever the role's requests may.
              set local statement_timeout = 0;
+             -- It may have nothing to read for a while, as long as others have.
+             set local idle_in_transaction_session_timeout = 0;
              -- As many processes work as there are connections, and no more: production has use for the others.
              set local max_parallel_workers_per_gather = 0;
              set local jit = off",
@@ -178,9 +180,26 @@ impl ConsistentRead for Snapshot {
     }
 
     async fn read(&self, side: Side, range: &ScopeRange, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
+        let mut kept = Kept::default();
+        let count = self.read_next(&mut kept, side, range, rows).await?;
+        kept.close().await?;
+        Ok(count)
+    }
+
+    async fn read_next(
+        &self,
+        kept: &mut Kept,
+        side: Side,
+        range: &ScopeRange,
+        rows: mpsc::Sender<RecordBatch>,
+    ) -> Result<u64> {
         let what = described(&self.plan, side);
         let reading = || Error::database(format!("reading {what}"));
-        let mut connection = self.reader(&what).await?;
+        // Taken out, and put back when all is read: after half a copy a connection is good for nothing.
+        let mut connection = match kept.connection.take() {
+            Some(connection) => connection,
+            None => self.reader(&what).await?,
+        };
         let mut full = Vec::new();
         let mut stream = CopyStream::new(Batch::new(&self.plan, what.clone(), Form::Raw));
         let query = ordered_rows(&self.plan, side, range);
@@ -197,12 +216,11 @@ impl ConsistentRead for Snapshot {
         }
         drop(pieces);
         let (count, last) = stream.finish()?;
-        if let Some(batch) = last
-            && rows.send(batch).await.is_err()
-        {
-            return Ok(count);
+        kept.connection = Some(connection);
+        if let Some(batch) = last {
+            // A receiver that is gone wants no more, and there is no more.
+            let _ = rows.send(batch).await;
         }
-        connection.close().await.map_err(reading())?;
         Ok(count)
     }
 

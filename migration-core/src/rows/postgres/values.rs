@@ -111,10 +111,7 @@ impl Values {
 
     /// Adds values; NULL is `None`.
     #[inline]
-    pub(super) fn extend<'a>(
-        &mut self,
-        values: impl Iterator<Item = Option<&'a [u8]>>,
-    ) -> Result<(), Fault> {
+    pub(super) fn extend<'a>(&mut self, values: impl Iterator<Item = Option<&'a [u8]>>) -> Result<(), Fault> {
         let nulls = &mut self.nulls;
         match &mut self.of {
             Of::Bool(bits) => fill(values, nulls, |value| {
@@ -123,7 +120,9 @@ impl Values {
             }),
             Of::Int(numbers) => fill_fixed(values, nulls, numbers, integer),
             Of::Float(numbers) => fill_fixed(values, nulls, numbers, float),
-            Of::Date(days) => fill_fixed(values, nulls, days, |value| date(i32::from_be_bytes(fixed(value)?))),
+            Of::Date(days) => {
+                fill_fixed(values, nulls, days, |value| date(i32::from_be_bytes(fixed(value)?)))
+            }
             Of::Timestamp(times) => {
                 fill_fixed(values, nulls, times, |value| timestamp(i64::from_be_bytes(fixed(value)?)))
             }
@@ -140,9 +139,9 @@ impl Values {
                 bytes.extend_from_slice(json);
                 Ok(())
             }),
-            Of::Numeric(pieces) => fill_pieces(values, nulls, pieces, |value, bytes| {
-                spell(value, bytes).ok_or(Fault::Malformed)
-            }),
+            Of::Numeric(pieces) => {
+                fill_pieces(values, nulls, pieces, |value, bytes| spell(value, bytes).ok_or(Fault::Malformed))
+            }
         }
     }
 
@@ -193,10 +192,19 @@ fn fill<'a>(
     nulls: &mut NullBufferBuilder,
     mut add: impl FnMut(Option<&'a [u8]>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
+    // Those without a NULL between them are counted, not noted one by one.
+    let mut present = 0;
     for value in values {
         add(value)?;
-        nulls.append(value.is_some());
+        match value {
+            Some(_) => present += 1,
+            None => {
+                nulls.append_n_non_nulls(std::mem::take(&mut present));
+                nulls.append_null();
+            }
+        }
     }
+    nulls.append_n_non_nulls(present);
     Ok(())
 }
 
