@@ -9,6 +9,9 @@ pub(super) const BLOCK_ROWS: usize = 256;
 /// A block is full at this size even if it has few rows, for the same reason.
 const BLOCK_BYTES: usize = 32 << 10;
 
+/// Room that is kept for the next block: a row of hundreds of megabytes should not hold its memory until the last one is read.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// The number of a row's values stands before them.
 const COUNT_BYTES: usize = 2;
 
@@ -121,6 +124,7 @@ impl Block {
     /// Forgets the rows, and keeps what has arrived behind them.
     pub(super) fn clear(&mut self) {
         self.bytes.drain(..self.whole);
+        self.bytes.shrink_to(KEPT_BYTES);
         self.whole = 0;
         self.rows = 0;
     }
