@@ -248,7 +248,7 @@ async fn a_snapshot_of_other_columns_is_refused_and_named() {
     let error = take(&world, "1", Some("0")).await.unwrap_err();
     let Error::OtherColumns { path, detail } = &error else { panic!("{error:?}") };
     assert_eq!(*path, Side::Old.folder(&world.path("0")));
-    assert_eq!(detail, "plan utf8 where plan binary is expected");
+    assert_eq!(detail, "plan Utf8 where plan Binary is expected");
     assert!(error.hint().is_some());
     assert!(!world.path("1").exists(), "nothing is left of what was refused");
 
