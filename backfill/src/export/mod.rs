@@ -5,9 +5,10 @@
 //! again, as long as the moment is held. A moment ends with the process that holds it: an export that was killed
 //! is gone on with at another moment, for which it takes over the finished ranges that surely have not changed.
 //!
-//! Files: `replica` (where to read), `side` (the ranges of both sides in parallel), `since` (what is taken
-//! over from an earlier snapshot or an interrupted export), `limits` (how fast, and how long).
+//! Files: `replica` (where to read), `side` (the ranges of both sides in parallel), `lanes` (the connections that they are read
+//! over), `since` (what is taken over from an earlier snapshot or an interrupted export), `limits` (how fast, and how long).
 
+mod lanes;
 mod limits;
 mod replica;
 mod side;

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossfade_migration_core::phase::Side;
-use crossfade_migration_core::rows::{ConsistentRead, Horizon, ScopeRange};
-use tokio::runtime::Builder;
+use crossfade_migration_core::rows::{ConsistentRead, Horizon, Kept, ScopeRange};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::lanes::{Lane, Lanes};
 use super::limits::{Limits, Pace};
 use super::since::EarlierSide;
 use crate::cancel::Cancel;
@@ -74,13 +74,15 @@ pub(super) struct Team {
     /// One for each connection. A range gives its back when it is read, so that the next one is read while it is
     /// brought to the disk.
     connections: Arc<Semaphore>,
+    /// The connections themselves, between two ranges.
+    lanes: Arc<Lanes>,
     stop: Cancel,
 }
 
 impl Team {
     pub(super) fn new(connections: usize, limits: &Limits) -> Team {
         let connections = Arc::new(Semaphore::new(connections));
-        Team { pace: limits.pace.clone(), connections, stop: Cancel::new() }
+        Team { pace: limits.pace.clone(), connections, lanes: Arc::default(), stop: Cancel::new() }
     }
 }
 
@@ -125,6 +127,8 @@ pub(super) async fn run(
     // Whoever still works must be gone before the folder is anyone else's.
     team.stop.cancel();
     while tasks.join_next().await.is_some() {}
+    let lanes = team.lanes.clone();
+    spawn_blocking(move || lanes.close()).await.map_err(|_| Error::WorkerLost)?;
     outcome
 }
 
@@ -249,26 +253,28 @@ async fn take_over(job: Arc<Job>, number: usize) -> Result<Option<WrittenRange>>
     taking.await.map_err(|_| Error::WorkerLost)?
 }
 
-/// Reads a range and writes it, both on this thread.
-///
-/// A runtime of its own: what another one's threads would do to hand each other pieces of a few kilobytes costs as much as
-/// all that is done with them. Rows are written while the server fills the connection's buffers.
+/// Reads a range and writes it, both on this thread: rows are written while the server fills the connection's buffers.
 fn bring(job: &Job, number: usize, connection: OwnedSemaphorePermit) -> Result<WrittenRange> {
     if let Some(earlier) = &job.plan.earlier {
         earlier.forget(number, job.writer.folder())?;
     }
-    let starting = Error::io("start", "a thread that reads");
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
+    let Lane { runtime, mut kept } = job.team.lanes.take()?;
     let rows = AtomicU64::new(0);
     let outcome = runtime.block_on(async {
         tokio::select! {
             biased;
             () = job.team.stop.cancelled() => Err(Error::Stopped { what: "export" }),
-            whole = read_and_write(job, number, &rows) => whole,
+            whole = read_and_write(job, number, &mut kept, &rows) => whole,
         }
     });
-    // What is left of the connection goes with it.
-    drop(runtime);
+    let lane = Lane { runtime, kept };
+    match &outcome {
+        Ok(_) if job.plan.earlier.is_none() => job.team.lanes.give_back(lane),
+        // Looking ranges up takes connections too: none is kept then, so that there are never more than were asked for.
+        Ok(_) => lane.close(),
+        // What is left of the connection goes with it.
+        Err(_) => drop(lane),
+    }
     drop(connection);
     let written = outcome.and_then(RangeWriter::finish).and_then(|range| {
         job.writer.record(number, &range)?;
@@ -281,10 +287,10 @@ fn bring(job: &Job, number: usize, connection: OwnedSemaphorePermit) -> Result<W
 }
 
 /// All rows of a range, in a writer that has yet to be finished.
-async fn read_and_write(job: &Job, number: usize, rows: &AtomicU64) -> Result<RangeWriter> {
+async fn read_and_write(job: &Job, number: usize, kept: &mut Kept, rows: &AtomicU64) -> Result<RangeWriter> {
     let (to_writer, mut batches) = mpsc::channel(BATCHES_AHEAD);
     let waiting = to_writer.downgrade();
-    let reading = job.plan.read.read(job.plan.side, &job.plan.ranges[number], to_writer);
+    let reading = job.plan.read.read_next(kept, job.plan.side, &job.plan.ranges[number], to_writer);
     let writing = async move {
         let mut writer = job.writer.range(number);
         while let Some(batch) = batches.recv().await {

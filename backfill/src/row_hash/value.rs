@@ -151,15 +151,19 @@ pub(super) fn hashes(array: &dyn Array, base: u64) -> Hashes {
     })
 }
 
-/// Hashes `of(row)` where the row is not NULL, and NULL where it is.
+/// Hashes `of(row)` where the row is not NULL, and NULL where it is; `of` must be defined for all rows.
 fn each(array: &dyn Array, base: u64, of: impl Fn(usize) -> u64) -> Vec<u64> {
-    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => (0..array.len()).map(of).collect(),
-        Some(nulls) => {
-            let null = xxh3_64_with_seed(&[], base ^ NULL);
-            (0..array.len()).map(|i| if nulls.is_valid(i) { of(i) } else { null }).collect()
+    // What lies where a NULL is has a hash too, which is replaced: one loop, without a question in it, is the quickest.
+    let mut hashes: Vec<u64> = (0..array.len()).map(of).collect();
+    if let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        let null = xxh3_64_with_seed(&[], base ^ NULL);
+        for (hash, is_valid) in hashes.iter_mut().zip(nulls) {
+            if !is_valid {
+                *hash = null;
+            }
         }
     }
+    hashes
 }
 
 fn primitives<T: ArrowPrimitiveType>(
@@ -178,6 +182,8 @@ where
     primitives::<T>(array, base, |value| hash(base, INTEGER, &value.into().to_le_bytes()))
 }
 
+/// In line, so that payloads whose length is known go straight to what XXH3 does with that many bytes.
+#[inline(always)]
 fn hash(base: u64, tag: u64, payload: &[u8]) -> u64 {
     xxh3_64_with_seed(payload, base ^ tag)
 }

@@ -129,8 +129,14 @@ pub(super) fn writer_properties(
 }
 
 fn repeats(column: &dyn Array, position: usize, name: &str) -> Result<bool> {
-    let distinct = column_hashes(column, position, name)?.into_iter().collect::<HashSet<_>>();
-    Ok(distinct.len() * DICTIONARY_REPEATS_MIN <= column.len())
+    let hashes = column_hashes(column, position, name)?;
+    let distinct_max = hashes.len() / DICTIONARY_REPEATS_MIN;
+    let mut distinct = HashSet::with_capacity(distinct_max + 1);
+    // Of values that do not come back, a few are enough to see it.
+    Ok(hashes.into_iter().all(|hash| {
+        distinct.insert(hash);
+        distinct.len() <= distinct_max
+    }))
 }
 
 /// Whether compression makes pages of this column much smaller. Nested columns are stored as several, and compressed whatever

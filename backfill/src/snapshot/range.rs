@@ -1,6 +1,7 @@
 //! Writes the rows of one range of keys, in files of its own.
 
 use std::cmp::Ordering;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,13 @@ use crate::durable::DurableFile;
 use crate::error::{Error, Result};
 use crate::keys::{Ascent, Keys};
 use crate::row_hash::row_hashes;
+
+/// Bytes that go to a file at once. The Parquet library writes page by page, and each page of a few kilobytes by itself costs the
+/// system as much as a large piece does; more than this falls out of the processor's cache before it is written.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A file of a range.
+type RangeFile = ArrowWriter<BufWriter<DurableFile>>;
 
 /// What all ranges of a snapshot have in common.
 pub(super) struct Stored {
@@ -33,7 +41,7 @@ pub(crate) struct RangeWriter {
     stored: Arc<Stored>,
     /// What its files' names begin with.
     prefix: String,
-    file: Option<ArrowWriter<DurableFile>>,
+    file: Option<RangeFile>,
     file_rows: u64,
     files: Vec<SnapshotFile>,
     rows: u64,
@@ -209,16 +217,16 @@ impl RangeWriter {
             Some(file) => file,
             none => none.insert(begin_file(path, rows, &self.stored)?),
         };
-        file.write(rows).map_err(|source| Error::parquet_write(file.inner().path())(source))?;
+        file.write(rows).map_err(|source| Error::parquet_write(path_of(file))(source))?;
         self.file_rows += rows.num_rows() as u64;
         Ok(())
     }
 
     fn finish_file(&mut self) -> Result<()> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
-        let metadata = file.finish().map_err(|source| Error::parquet_write(file.inner().path())(source))?;
-        let written = file.inner_mut().finish()?;
-        let parts = PartChecksums::of_file(file.inner().path(), &metadata, &self.stored.key_positions)?;
+        let metadata = file.finish().map_err(|source| Error::parquet_write(path_of(&file))(source))?;
+        let written = file.inner_mut().get_mut().finish()?;
+        let parts = PartChecksums::of_file(path_of(&file), &metadata, &self.stored.key_positions)?;
         self.files.push(SnapshotFile {
             name: self.file_name(),
             rows: self.file_rows,
@@ -274,10 +282,14 @@ impl WrittenRange {
     }
 }
 
-fn begin_file(path: PathBuf, first_rows: &RecordBatch, stored: &Stored) -> Result<ArrowWriter<DurableFile>> {
+fn begin_file(path: PathBuf, first_rows: &RecordBatch, stored: &Stored) -> Result<RangeFile> {
     let properties = writer_properties(stored.layout, &stored.key, first_rows)?;
-    let file = DurableFile::create(path.clone())?;
+    let file = BufWriter::with_capacity(WRITE_BYTES, DurableFile::create(path.clone())?);
     ArrowWriter::try_new(file, first_rows.schema(), Some(properties)).map_err(Error::parquet_write(path))
+}
+
+fn path_of(file: &RangeFile) -> &Path {
+    file.inner().get_ref().path()
 }
 
 fn column(field: &Field) -> String {

@@ -11,7 +11,7 @@ use crossfade_backfill::{Cancel, Error, Result};
 use crossfade_test_harness::Postgres as Server;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Sqlite};
 
-use crate::world::{TestEngine, World};
+use crate::world::{TestEngine, World, open};
 
 const CUSTOMERS: u32 = 20_000;
 
@@ -63,6 +63,11 @@ fn counts((old, new): &(Reuse, Reuse)) -> (usize, usize) {
 /// A server to itself: what runs elsewhere on a server may have begun before anything that is written here.
 pub(crate) async fn world() -> (Server, World<Postgres>) {
     let server = Server::start();
+    let world = world_on(&server).await;
+    (server, world)
+}
+
+async fn world_on(server: &Server) -> World<Postgres> {
     let world = World::<Postgres>::on(server.database().await, CUSTOMERS).await;
     world
         .run("alter table customers add column changed_at timestamptz not null default clock_timestamp()")
@@ -70,7 +75,7 @@ pub(crate) async fn world() -> (Server, World<Postgres>) {
     world.run(FILLED).await;
     world.run("vacuum analyze").await;
     take(&world, "0", None).await.unwrap();
-    (server, world)
+    world
 }
 
 async fn session(world: &World<Postgres>) -> PgConnection {
@@ -195,6 +200,64 @@ async fn a_late_committers_savepoint_is_seen() {
     assert_eq!(world.lines(seen).await, ["true"]);
     let found = since(&world, "2", "1").await;
     assert_eq!(counts(&found).0, RANGES - 1);
+}
+
+/// A transaction that was prepared before the earlier snapshot, and committed after it, belongs to no session meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_transaction_is_seen() {
+    let mut server = Server::start();
+    let settings = server.database().await;
+    sqlx::raw_sql("alter system set max_prepared_transactions = 2").execute(settings.pool()).await.unwrap();
+    server.restart();
+    let world = world_on(&server).await;
+    let mut late = session(&world).await;
+    for (name, id) in [("kept", 7), ("lost", 19_000)] {
+        run(&mut late, &format!("begin; update customers set plan_a = '{name}' where id = {id}")).await;
+        run(&mut late, &format!("delete from subscriptions where customer_id = {id}")).await;
+        run(&mut late, &format!("prepare transaction '{name}'")).await;
+    }
+    late.close().await.unwrap();
+    world.run("update customers set plan_a = 'prompt' where id = 8").await;
+    let earlier = take(&world, "1", None).await.unwrap();
+    let of_7 = "select plan_a from customers where id = 7";
+    assert_eq!(world.lines(of_7).await, ["basic"]);
+    world.run("commit prepared 'kept'").await;
+    world.run("rollback prepared 'lost'").await;
+    assert_eq!(world.lines(of_7).await, ["kept"]);
+    // Row for row what a full export takes, which cannot have missed it.
+    let found = since(&world, "2", "1").await;
+    assert_eq!(counts(&found), (RANGES - 1, RANGES - 1));
+    let later = SnapshotPair::open(world.path("2")).unwrap();
+    assert_eq!(later.old().rows(), earlier.pair.old().rows());
+    assert_ne!(rows(&later, Side::Old), rows(&earlier.pair, Side::Old));
+    assert_eq!(later.new_side().rows() + 1, earlier.pair.new_side().rows());
+}
+
+/// Rows of other columns cannot stand beside those of before: the refusal names the column, and an export in full has them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_other_columns_is_refused_and_named() {
+    let (_server, mut world) = world().await;
+    let earlier = SnapshotPair::open(world.path("0")).unwrap();
+    world
+        .run(
+            "alter table subscriptions drop constraint subscriptions_plan_check;
+             alter table subscriptions alter column plan type bytea using plan::bytea",
+        )
+        .await;
+    world.migration = open(&world.url).await;
+    let error = take(&world, "1", Some("0")).await.unwrap_err();
+    let Error::OtherColumns { path, detail } = &error else { panic!("{error:?}") };
+    assert_eq!(*path, Side::Old.folder(&world.path("0")));
+    assert_eq!(detail, "plan Utf8 where plan Binary is expected");
+    assert!(error.hint().is_some());
+    assert!(!world.path("1").exists(), "nothing is left of what was refused");
+
+    let full = take(&world, "1", None).await.unwrap();
+    for side in [Side::Old, Side::New] {
+        assert_eq!(full.pair.side(side).rows(), earlier.side(side).rows(), "{side}");
+    }
+    world.run("update customers set plan_a = 'other' where id = 7").await;
+    assert_eq!(counts(&since(&world, "2", "1").await), (RANGES - 1, RANGES));
 }
 
 /// What was written while another transaction ran may be taken for changed; never is anything taken for unchanged.

@@ -10,9 +10,10 @@ use std::num::NonZeroUsize;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use sqlx::Connection;
 use tokio::sync::mpsc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mirror::Subject;
 use crate::phase::{Side, Standing};
 
@@ -93,9 +94,44 @@ pub trait ConsistentRead: Send + Sync {
     /// the read without an error.
     async fn read(&self, side: Side, range: &ScopeRange, rows: mpsc::Sender<RecordBatch>) -> Result<u64>;
 
+    /// The same, for one range after the other: over the connection that was kept, if one was, which is kept again for the
+    /// next range. Where an engine has no connection for each reader, this is [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); nothing is kept then.
+    async fn read_next(
+        &self,
+        _kept: &mut Kept,
+        side: Side,
+        range: &ScopeRange,
+        rows: mpsc::Sender<RecordBatch>,
+    ) -> Result<u64> {
+        self.read(side, range, rows).await
+    }
+
     /// What tells how the rows differ from those of an earlier moment, where the engine knows.
     fn changes(&self) -> Option<&dyn Changes> {
         None
+    }
+}
+
+/// A connection that is kept from one range to the next: opening one, and what the server's process behind it has to look up
+/// anew, costs as much as reading some ten thousand rows. It belongs to the runtime that it was opened on.
+#[derive(Debug, Default)]
+pub struct Kept {
+    connection: Option<sqlx::PgConnection>,
+}
+
+impl Kept {
+    /// Takes leave of the server.
+    ///
+    /// # Errors
+    /// When the connection was lost meanwhile.
+    pub async fn close(self) -> Result<()> {
+        match self.connection {
+            Some(connection) => connection.close().await.map_err(Error::database("closing a connection")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Rows out of Postgres: binary `copy` under an exported snapshot.
 
 mod batch;
+mod block;
 mod copy;
 mod numeric;
+mod values;
 
 use std::num::NonZeroUsize;
 
@@ -16,7 +18,7 @@ use arrow::array::RecordBatch;
 
 use super::changes::postgres as changes;
 use super::ranges::postgres::{bounds, within};
-use super::{Changes, ConsistentRead, Horizon, Moment, Rows, ScopeRange, WritePosition};
+use super::{Changes, ConsistentRead, Horizon, Kept, Moment, Rows, ScopeRange, WritePosition};
 use crate::catalog::postgres::rows_estimate;
 use crate::catalog::{ColumnKind, ColumnSchema};
 use crate::connect::Connected;
@@ -30,8 +32,9 @@ use crate::phase::Side;
 use crate::plan::Plan;
 use crate::projection::postgres::own_keys;
 use crate::quote::postgres::{list, literal, quote, table};
-use batch::{Batch, Form};
+use batch::Batch;
 use copy::CopyStream;
+use values::Form;
 
 #[async_trait]
 impl Rows for Connected<Postgres> {
@@ -130,6 +133,8 @@ impl Snapshot {
              set transaction snapshot {};
              -- An export takes as long as it takes, whatever the role's requests may.
              set local statement_timeout = 0;
+             -- It may have nothing to read for a while, as long as others have.
+             set local idle_in_transaction_session_timeout = 0;
              -- As many processes work as there are connections, and no more: production has use for the others.
              set local max_parallel_workers_per_gather = 0;
              set local jit = off",
@@ -175,17 +180,34 @@ impl ConsistentRead for Snapshot {
     }
 
     async fn read(&self, side: Side, range: &ScopeRange, rows: mpsc::Sender<RecordBatch>) -> Result<u64> {
+        let mut kept = Kept::default();
+        let count = self.read_next(&mut kept, side, range, rows).await?;
+        kept.close().await?;
+        Ok(count)
+    }
+
+    async fn read_next(
+        &self,
+        kept: &mut Kept,
+        side: Side,
+        range: &ScopeRange,
+        rows: mpsc::Sender<RecordBatch>,
+    ) -> Result<u64> {
         let what = described(&self.plan, side);
         let reading = || Error::database(format!("reading {what}"));
-        let mut connection = self.reader(&what).await?;
-        let mut batch = Batch::new(&self.plan, what.clone(), Form::Raw);
+        // Taken out, and put back when all is read: after half a copy a connection is good for nothing.
+        let mut connection = match kept.connection.take() {
+            Some(connection) => connection,
+            None => self.reader(&what).await?,
+        };
         let mut full = Vec::new();
-        let mut stream = CopyStream::new();
+        let mut stream = CopyStream::new(Batch::new(&self.plan, what.clone(), Form::Raw));
         let query = ordered_rows(&self.plan, side, range);
         let copy = format!("copy ({query}) to stdout (format binary)");
         let mut pieces = connection.copy_out_raw(&copy).await.map_err(reading())?;
-        while let Some(piece) = pieces.try_next().await.map_err(reading())? {
-            stream.feed(&piece, &mut batch, &mut full)?;
+        // What goes wrong is described only then: there is a piece for each row.
+        while let Some(piece) = pieces.try_next().await.map_err(|source| reading()(source))? {
+            stream.feed(&piece, &mut full)?;
             for batch in full.drain(..) {
                 if rows.send(batch).await.is_err() {
                     return Ok(stream.rows());
@@ -193,11 +215,12 @@ impl ConsistentRead for Snapshot {
             }
         }
         drop(pieces);
-        let count = stream.finish()?;
-        if batch.rows() > 0 && rows.send(batch.take()?).await.is_err() {
-            return Ok(count);
+        let (count, last) = stream.finish()?;
+        kept.connection = Some(connection);
+        if let Some(batch) = last {
+            // A receiver that is gone wants no more, and there is no more.
+            let _ = rows.send(batch).await;
         }
-        connection.close().await.map_err(reading())?;
         Ok(count)
     }
 

@@ -4,25 +4,6 @@
 //! the groups of four decimal digits each. Turning them into text here rather than there takes the dearest of all
 //! conversions off the server.
 
-/// A number as text.
-#[derive(Debug)]
-pub(super) enum Decimal {
-    /// In place, where it fits.
-    Short(Digits),
-    /// On the heap.
-    Long(String),
-}
-
-/// The text of a number in place.
-#[derive(Debug)]
-pub(super) struct Digits {
-    bytes: [u8; SHORT_BYTES],
-    length: usize,
-}
-
-/// Room for most numbers that people deal in; any longer one costs an allocation.
-const SHORT_BYTES: usize = 40;
-
 const HEADER_BYTES: usize = 8;
 const NEGATIVE: u16 = 0x4000;
 const NOT_A_NUMBER: u16 = 0xc000;
@@ -30,99 +11,83 @@ const INFINITE: u16 = 0xd000;
 const NEGATIVE_INFINITE: u16 = 0xf000;
 
 /// Decimal digits in a group.
-const GROUP_DIGITS: i32 = 4;
+const GROUP_DIGITS: usize = 4;
 
 /// The largest value of a group.
 const GROUP_MAX: u16 = 9_999;
 
-/// The text of a number, or nothing if it is malformed.
-pub(super) fn decimal(bytes: &[u8]) -> Option<Decimal> {
+/// Adds the text of a number; gives nothing if it is malformed.
+pub(super) fn spell(bytes: &[u8], text: &mut Vec<u8>) -> Option<()> {
     let (header, groups) = bytes.split_at_checked(HEADER_BYTES)?;
     let field = |index: usize| u16::from_be_bytes([header[2 * index], header[2 * index + 1]]);
     let (groups, rest) = groups.as_chunks::<2>();
     if !rest.is_empty() || groups.len() != usize::from(field(0)) {
         return None;
     }
-    let is_negative = match field(2) {
-        0 => false,
-        NEGATIVE => true,
-        NOT_A_NUMBER => return Some(Decimal::Long("NaN".to_owned())),
-        INFINITE => return Some(Decimal::Long("Infinity".to_owned())),
-        NEGATIVE_INFINITE => return Some(Decimal::Long("-Infinity".to_owned())),
+    match field(2) {
+        0 => {}
+        NEGATIVE => text.push(b'-'),
+        NOT_A_NUMBER => return say(text, b"NaN"),
+        INFINITE => return say(text, b"Infinity"),
+        NEGATIVE_INFINITE => return say(text, b"-Infinity"),
         _ => return None,
-    };
-    let weight = i32::from(field(1).cast_signed());
+    }
     if groups.iter().any(|group| u16::from_be_bytes(*group) > GROUP_MAX) {
         return None;
     }
-    // The sign, a zero before the point and the point itself, and all groups on both sides of the point.
-    let length_max = 3 + GROUP_DIGITS * (weight.abs() + 1 + i32::try_from(groups.len()).ok()?);
-    let length_max = usize::try_from(length_max).ok()?;
-    if length_max <= SHORT_BYTES {
-        let mut digits = Digits { bytes: [0; SHORT_BYTES], length: 0 };
-        spell(groups, weight, is_negative, |digit| {
-            digits.bytes[digits.length] = digit;
-            digits.length += 1;
-        });
-        digits.length = trimmed(&digits.bytes[..digits.length]);
-        return Some(Decimal::Short(digits));
+    let weight = i32::from(field(1).cast_signed());
+    // The groups between the first and the point; where they end before it, the others are zeros.
+    let before_point = usize::try_from(weight + 1).unwrap_or(0);
+    let (whole, fraction) = groups.split_at(before_point.min(groups.len()));
+    spell_whole(whole, before_point, text);
+    if !fraction.is_empty() {
+        spell_fraction(fraction, usize::try_from(-1 - weight).unwrap_or(0), text);
     }
-    let mut text = Vec::with_capacity(length_max);
-    spell(groups, weight, is_negative, |digit| text.push(digit));
-    text.truncate(trimmed(&text));
-    String::from_utf8(text).ok().map(Decimal::Long)
+    Some(())
 }
 
-impl Digits {
-    pub(super) fn as_str(&self) -> &str {
-        // Digits, a sign and a point.
-        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
-    }
+fn say(text: &mut Vec<u8>, word: &[u8]) -> Option<()> {
+    text.extend_from_slice(word);
+    Some(())
 }
 
-/// All digits, with as many zeros at the end as the groups have.
-fn spell(groups: &[[u8; 2]], weight: i32, is_negative: bool, mut put: impl FnMut(u8)) {
-    if is_negative {
-        put(b'-');
-    }
-    let group = |place: i32| {
-        let index = usize::try_from(weight - place).ok();
-        index.and_then(|index| groups.get(index)).map_or(0, |group| u16::from_be_bytes(*group))
+/// What stands before the point, without zeros in front: these groups, and zeros up to so many.
+fn spell_whole(groups: &[[u8; 2]], count: usize, text: &mut Vec<u8>) {
+    let zeros = groups.iter().take_while(|group| **group == [0; 2]).count();
+    let Some((first, others)) = groups[zeros..].split_first() else {
+        text.push(b'0');
+        return;
     };
-    let mut is_begun = false;
-    for place in (0..=weight).rev() {
-        for digit in four(group(place)) {
-            is_begun |= digit != b'0';
-            if is_begun {
-                put(digit);
-            }
-        }
+    let first = u16::from_be_bytes(*first);
+    let [a, b, c, d] = four(first);
+    match first {
+        0..10 => text.push(d),
+        10..100 => text.extend_from_slice(&[c, d]),
+        100..1_000 => text.extend_from_slice(&[b, c, d]),
+        _ => text.extend_from_slice(&[a, b, c, d]),
     }
-    if !is_begun {
-        put(b'0');
+    for group in others {
+        text.extend_from_slice(&four(u16::from_be_bytes(*group)));
     }
-    let last = weight - i32::try_from(groups.len()).unwrap_or(i32::MAX) + 1;
-    if last < 0 {
-        put(b'.');
-        for place in (last..0).rev() {
-            four(group(place)).into_iter().for_each(&mut put);
-        }
-    }
+    text.resize(text.len() + GROUP_DIGITS * (count - groups.len()), b'0');
 }
 
+/// The point and what stands after it, without zeros at the end: so many groups of zeros, and these.
+fn spell_fraction(groups: &[[u8; 2]], zeros: usize, text: &mut Vec<u8>) {
+    let point = text.len();
+    text.push(b'.');
+    text.resize(text.len() + GROUP_DIGITS * zeros, b'0');
+    for group in groups {
+        text.extend_from_slice(&four(u16::from_be_bytes(*group)));
+    }
+    let digits = text[point + 1..].iter().rposition(|digit| *digit != b'0');
+    text.truncate(digits.map_or(point, |last| point + 1 + last + 1));
+}
+
+#[inline(always)]
 fn four(group: u16) -> [u8; 4] {
     let digit = |value: u16| b'0' + (value % 10) as u8;
     [digit(group / 1_000), digit(group / 100), digit(group / 10), digit(group)]
-}
-
-/// The length without zeros at the end of a fraction.
-fn trimmed(text: &[u8]) -> usize {
-    if !text.contains(&b'.') {
-        return text.len();
-    }
-    let zeros = text.iter().rev().take_while(|digit| **digit == b'0').count();
-    let end = text.len() - zeros;
-    if text[end - 1] == b'.' { end - 1 } else { end }
 }
 
 #[cfg(test)]
@@ -135,10 +100,9 @@ mod tests {
             bytes.extend(field.to_be_bytes());
         }
         bytes.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
-        decimal(&bytes).map(|decimal| match decimal {
-            Decimal::Short(digits) => digits.as_str().to_owned(),
-            Decimal::Long(text) => text,
-        })
+        let mut text = Vec::new();
+        spell(&bytes, &mut text)?;
+        String::from_utf8(text).ok()
     }
 
     #[test]
@@ -151,6 +115,14 @@ mod tests {
             (1, 0, &[1, 2, 300], "10002.03"),
             (-1, NEGATIVE, &[1], "-0.0001"),
             (-2, 0, &[1200], "0.000012"),
+            (-1, 0, &[], "0"),
+            (-5, 0, &[], "0"),
+            (0, 0, &[12, 0], "12"),
+            (0, 0, &[100], "100"),
+            (0, 0, &[999, 10], "999.001"),
+            (1, 0, &[0, 1], "1"),
+            (1, 0, &[0, 0, 5], "0.0005"),
+            (3, 0, &[1200], "1200000000000000"),
             (0, NEGATIVE, &[9999, 9999], "-9999.9999"),
             (0, NOT_A_NUMBER, &[], "NaN"),
             (0, INFINITE, &[], "Infinity"),
@@ -165,7 +137,7 @@ mod tests {
     fn what_is_no_number_is_refused() {
         assert_eq!(text(0, 1, &[1]), None);
         assert_eq!(text(0, 0, &[10_000]), None);
-        assert!(decimal(&[0; 7]).is_none());
-        assert!(decimal(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 1]).is_none());
+        assert!(spell(&[0; 7], &mut Vec::new()).is_none());
+        assert!(spell(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 1], &mut Vec::new()).is_none());
     }
 }
