@@ -25,6 +25,7 @@ mod ordered;
 mod plan;
 mod rows;
 mod shared_groups;
+mod sums;
 mod unordered;
 mod value_hash;
 mod watch;
