@@ -27,9 +27,9 @@ const REGION_BITS: u32 = 10;
 pub(super) const TURN_ROWS: usize = 256 * BLOCK_ROWS;
 
 impl Regions {
-    /// Makes room for these numbers, which are below `end`.
+    /// Makes room for these numbers, which are below `end`, which is not 0.
     pub(super) fn begin(&mut self, numbers: &[u64], end: u64) {
-        self.shift = (u64::BITS - end.leading_zeros()).saturating_sub(REGION_BITS);
+        self.shift = (u64::BITS - (end - 1).leading_zeros()).saturating_sub(REGION_BITS);
         self.places.clear();
         self.places.resize((1 << REGION_BITS) + 1, 0);
         for number in numbers {
