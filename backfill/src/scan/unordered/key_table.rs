@@ -107,7 +107,7 @@ mod tests {
 
     /// Ids of one partition, many of which belong to the same slot.
     fn ids() -> Vec<u64> {
-        (0..4000).map(|number| unmixed(COMMON | (number % 3000) << 32 | number / 3000)).collect()
+        (0..4000).map(|number| unmixed(COMMON | ((number % 3000) << 32) | (number / 3000))).collect()
     }
 
     #[test]

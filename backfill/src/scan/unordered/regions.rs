@@ -79,7 +79,8 @@ mod tests {
             assert!(regions.shift == 0 || (end - 1) >> regions.shift >= 1 << (REGION_BITS - 1));
             let mut found: Vec<u64> = rows.iter().map(|row| row.number).collect();
             let mut expected = numbers.clone();
-            (found.sort_unstable(), expected.sort_unstable());
+            found.sort_unstable();
+            expected.sort_unstable();
             assert_eq!(found, expected);
         }
     }
