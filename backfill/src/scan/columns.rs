@@ -4,13 +4,14 @@ use arrow::datatypes::DataType;
 
 use super::dumps::DumpPair;
 use super::merge::Segment;
+use super::sums::BlockSums;
 use super::value_hash::{Numbers, ValueHash};
 use crate::error::{Error, Result};
 use crate::foreign::{ColumnChunk, Decompressor, ForeignFile, RawColumn, Reading, Shape, Translation};
 use crate::row_hash::column_hashes;
 
 /// Rows whose hashes are made at a time: few enough that hashes and sums stay in the processor's nearest cache.
-const BLOCK_ROWS: usize = 512;
+pub(super) const BLOCK_ROWS: usize = 512;
 
 /// Columns of a row group that are held together, in bytes of their values: enough for all of a usual table's.
 const HELD_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -67,7 +68,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Gives out the hashes of all columns' values in a row group: a column's position, the first row, and the hashes of
-    /// some rows from it on. Values that are equal on both sides hash alike.
+    /// some rows from it on, of one column after the other. Values that are equal on both sides hash alike.
     pub(super) fn hashes(
         &self,
         side: usize,
@@ -75,28 +76,10 @@ impl<'a> Columns<'a> {
         scratch: &mut Scratch,
         found: &mut dyn FnMut(usize, usize, &[u64]),
     ) -> Result<()> {
-        let table = self.pair.sides()[side];
-        let (file, index) = (table.file(group), table.groups()[group].index);
-        let rows = table.groups()[group].rows as usize;
+        let rows = self.pair.sides()[side].groups()[group].rows as usize;
         let mut rest = self.columns.as_slice();
         while !rest.is_empty() {
-            // As many columns as may be held, and one at least; then their rows, block by block, while what the hashes go
-            // into is near.
-            let (mut count, mut held_bytes) = (0, 0);
-            while let Some(column) = rest.get(count) {
-                held_bytes += file.field(&column.name).map_or(0, |(root, _)| file.column_bytes(index, root));
-                if count > 0 && held_bytes > HELD_BYTES_MAX {
-                    break;
-                }
-                if scratch.held.len() == count {
-                    scratch.held.push(HeldColumn::default());
-                }
-                let held = &mut scratch.held[count];
-                self.read(column, side, group, &mut scratch.decompressor, &mut held.column)?;
-                held.column.hash_dictionary(&column.hash(), &mut held.known);
-                count += 1;
-            }
-            let (columns, later) = rest.split_at(count);
+            let (columns, later) = rest.split_at(self.hold(rest, side, group, scratch)?);
             rest = later;
             let mut hashes = [0; BLOCK_ROWS];
             for start in (0..rows).step_by(BLOCK_ROWS) {
@@ -108,6 +91,67 @@ impl<'a> Columns<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Gives out the sums over these hashes: the first row, and the two sums of some rows from it on.
+    pub(super) fn sums(
+        &self,
+        side: usize,
+        group: usize,
+        scratch: &mut Scratch,
+        found: &mut dyn FnMut(usize, &[[u64; 2]]),
+    ) -> Result<()> {
+        let rows = self.pair.sides()[side].groups()[group].rows as usize;
+        let mut sums = std::mem::take(&mut scratch.sums);
+        let mut rest = self.columns.as_slice();
+        let mut is_begun = false;
+        while !rest.is_empty() {
+            let (columns, later) = rest.split_at(self.hold(rest, side, group, scratch)?);
+            rest = later;
+            let mut hashes = [0; BLOCK_ROWS];
+            for (block, start) in (0..rows).step_by(BLOCK_ROWS).enumerate() {
+                // Where all columns are held, one block's sums after the other are made in the same place.
+                let place = if is_begun || !rest.is_empty() { block } else { 0 };
+                if sums.len() == place {
+                    sums.push(BlockSums::default());
+                }
+                let sums = &mut sums[place];
+                if !is_begun {
+                    sums.clear();
+                }
+                let hashes = &mut hashes[..BLOCK_ROWS.min(rows - start)];
+                for (column, held) in columns.iter().zip(&scratch.held) {
+                    held.column.hash_rows(start, &held.known, &column.hash(), hashes);
+                    sums.add(hashes);
+                }
+                if rest.is_empty() {
+                    found(start, &sums.all()[..hashes.len()]);
+                }
+            }
+            is_begun = true;
+        }
+        scratch.sums = sums;
+        Ok(())
+    }
+
+    /// Reads as many of these columns as may be held, and one at least, and says how many.
+    fn hold(&self, columns: &[Column], side: usize, group: usize, scratch: &mut Scratch) -> Result<usize> {
+        let table = self.pair.sides()[side];
+        let (file, index) = (table.file(group), table.groups()[group].index);
+        let mut held_bytes = 0;
+        for (count, column) in columns.iter().enumerate() {
+            held_bytes += file.field(&column.name).map_or(0, |(root, _)| file.column_bytes(index, root));
+            if count > 0 && held_bytes > HELD_BYTES_MAX {
+                return Ok(count);
+            }
+            if scratch.held.len() == count {
+                scratch.held.push(HeldColumn::default());
+            }
+            let held = &mut scratch.held[count];
+            self.read(column, side, group, &mut scratch.decompressor, &mut held.column)?;
+            held.column.hash_dictionary(&column.hash(), &mut held.known);
+        }
+        Ok(columns.len())
     }
 
     /// Which columns of the segments' aligned rows differ, in order of the rows.
@@ -248,6 +292,7 @@ impl<'a> Columns<'a> {
 pub(super) struct Scratch {
     decompressor: Decompressor,
     held: Vec<HeldColumn>,
+    sums: Vec<BlockSums>,
 }
 
 /// A column of a row group, and the hashes of its dictionary.

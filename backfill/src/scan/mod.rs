@@ -26,6 +26,7 @@ mod plan;
 mod room;
 mod rows;
 mod shared_groups;
+mod sums;
 mod unordered;
 mod value_hash;
 mod watch;

@@ -127,6 +127,47 @@ fn keys_at_both_ends_of_their_type_and_keys_far_apart() {
     check(&old, &altered(&old));
 }
 
+/// Numbers that are all there is to a row, in partitions in memory and on the disk.
+#[test]
+fn keys_alone_that_are_far_apart() {
+    let ids = |absent: i64, twice: i64| {
+        let far = (0..5000).map(|number| (number - 2500) * 1_000_000_007).enumerate();
+        let far = far.filter(move |(number, _)| *number as i64 % absent != 3);
+        let far = far.flat_map(move |(number, id)| vec![id; 1 + usize::from(number as i64 % twice == 7)]);
+        [i64::MIN].into_iter().chain(far).chain([i64::MAX - absent, i64::MAX])
+    };
+    let (old, new) = (plain(ids(89, 97)), plain(ids(101, 83)));
+    let expected = naive(&old, &new);
+    let writing = Writing { row_group_rows: 700, ..Writing::default() };
+    for (old, new) in [(old.clone(), shuffled(&new, 1)), (shuffled(&old, 2), shuffled(&new, 3))] {
+        let folder = tempfile::tempdir().unwrap();
+        let dumps = dumps(folder.path(), &old, &new, [&writing; 2], DumpOrder::Unordered);
+        let dumps = Dumps { compared: Compared::Keys, ..dumps };
+        for (budget, threads) in BUDGETS.into_iter().flat_map(|budget| [(budget, 1), (budget, 4)]) {
+            let found = found(&dumps, folder.path(), threads, budget);
+            let found = read(&Findings::open(&found).unwrap());
+            assert_eq!(found, expected, "{threads} threads, {budget} bytes");
+        }
+    }
+}
+
+#[test]
+fn row_groups_with_more_rows_than_are_put_together() {
+    const ROWS: usize = 140_000;
+    let old = rows(0..ROWS as i64);
+    let mut new = old.clone();
+    for number in [0, ROWS / 2, ROWS - 1] {
+        new[number].1.quantity += 1;
+    }
+    new.remove(5);
+    let expected = naive(&old, &new);
+    let writing = Writing { row_group_rows: 2 * ROWS, ..Writing::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let dumps = dumps(folder.path(), &old, &shuffled(&new, 1), [&writing; 2], DumpOrder::Unordered);
+    let found = found(&dumps, folder.path(), 2, 1 << 30);
+    assert_eq!(read(&Findings::open(&found).unwrap()), expected);
+}
+
 /// Threads meet the two rows of such a key in any order, and at once.
 #[test]
 fn keys_that_either_side_has_twice() {

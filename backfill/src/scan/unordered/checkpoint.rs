@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::partitions::PARTITIONS;
 use crate::durable::write_json;
 use crate::error::Result;
 use crate::findings::ScanSummary;
@@ -12,8 +13,14 @@ use crate::findings::ScanSummary;
 /// The file that says so, beside those of the partitions.
 const FILE: &str = "progress.json";
 
+/// What rows in partitions consist of: another number where ids are made, or sums are weighted, in another way. Without it this
+/// version would take the rows of another for its own.
+pub(super) const FORMAT: u32 = 2;
+
 #[derive(Serialize, Deserialize)]
 pub(super) struct Checkpoint {
+    /// The [format](FORMAT) of the rows.
+    pub(super) format: u32,
     /// What is compared and how, without any counts.
     pub(super) about: ScanSummary,
     /// How many row groups of each side are in the partitions: the first so many.
@@ -34,7 +41,8 @@ impl Checkpoint {
         let found: Self = serde_json::from_slice(&text).ok()?;
         let [old, new] = &found.file_bytes;
         // Whoever changed the file by hand gets no panic from it.
-        let is_sound = old.len() == new.len() && old.len().is_power_of_two() && old.len() > 1;
-        (is_sound && found.about == *about).then_some(found)
+        let is_sound =
+            old.len() == new.len() && old.len().is_power_of_two() && PARTITIONS.contains(&(old.len() as u64));
+        (is_sound && found.format == FORMAT && found.about == *about).then_some(found)
     }
 }

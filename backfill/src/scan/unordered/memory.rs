@@ -28,6 +28,11 @@ impl Memory {
         Self { bytes, numbers }
     }
 
+    /// The same in pages of ordinary size, which the system has at hand: large ones it may have to gather and to clear anew.
+    pub(super) fn ordinary(numbers: u64) -> Self {
+        Self { bytes: Bytes::Heap(vec![0; numbers as usize]), numbers: numbers as usize }
+    }
+
     pub(super) fn numbers(&mut self) -> &[AtomicU64] {
         let bytes = match &mut self.bytes {
             Bytes::Mapped(bytes) => &mut bytes[..self.numbers * size_of::<u64>()],

@@ -4,7 +4,8 @@
 //! What goes into a partition is the key and two sums over the hashes of a row's columns, the second of them weighted. Where
 //! the sums of two rows differ by one column's hash, the two differences say which column it is; where more columns differ,
 //! these rows are read a second time. Keys that are numbers close together need no partitions: `bitmap` compares them alone by
-//! a bit for each, `ranked` finds each row's sums by counting bits.
+//! a bit for each, `ranked` finds each row's sums by counting bits, for rows that `regions` has put together. `join` compares
+//! partitions: by `key_table` where rows are numbers alone, by `table` where there is more to them.
 //!
 //! What is found is sorted by key in the end, within the same budget, so that findings are those of an ordered scan.
 //!
@@ -13,37 +14,35 @@
 
 mod bitmap;
 mod checkpoint;
+mod join;
 mod key_code;
+mod key_table;
 mod memory;
 mod partitions;
 mod present;
 mod ranked;
-mod sums;
+mod regions;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
-
-use arrow::array::RecordBatch;
 
 use super::ScanOptions;
 use super::columns::{Columns, Scratch};
 use super::dumps::DumpPair;
-use super::engine::{Meter, ProgressFn, count};
+use super::engine::{Meter, ProgressFn};
 use super::ordered::keys;
-use super::rows::findings_rows;
+use super::sums::only_column;
 use crate::error::{Error, Result};
-use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
+use crate::findings::{FindingsWriter, ScanSummary};
 use crate::import::Sorter;
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, FORMAT};
 use key_code::{KeyCode, mixed};
-use partitions::{Partitions, Spill, remove};
+use partitions::{PARTITIONS, Partitions, Spill, remove};
 use present::Bounds;
-use sums::Sums;
-use table::{Outcome, Table};
 
 /// What of the budget holds rows of partitions; the rest is for the table of one, and for sorting what is found.
 const PARTITIONS_SHARE: u64 = 2;
@@ -52,19 +51,15 @@ const WORKING_SHARE: u64 = 4;
 
 /// A partition and the table of its keys should stay in a processor's cache.
 const PARTITION_BYTES: u64 = 4 * 1024 * 1024;
+/// Where rows are ids alone, the table has up to four times as many bytes, and it is all that is looked at.
+const ID_PARTITION_BYTES: u64 = 1024 * 1024;
 
-/// Few enough that writing them in turns does not cost more than it saves, many enough for more threads than there are.
-const PARTITIONS: std::ops::RangeInclusive<u64> = 16..=4096;
-
-/// A row in the table of a partition, beyond what it is stored as.
-const TABLE_FACTOR: u64 = 3;
+/// What a row takes in the table of a partition, at most, of what it is stored as.
+const TABLE_FACTOR: u64 = 4;
 
 /// Rows in partitions are more to write than findings are: they are kept so many times more seldom than findings, which is once a
 /// minute. It costs writing what is in memory, half of the budget at most.
 const KEEP_FACTOR: u32 = 12;
-
-/// Findings that go to be sorted at a time.
-const FINDINGS_MAX: usize = 16 * 1024;
 
 pub(super) fn run(
     pair: &DumpPair<'_>,
@@ -110,12 +105,6 @@ struct Scan<'a> {
     folder: PathBuf,
 }
 
-/// Which columns differ in rows of a key's id with these differences; nothing where it is not to be said now.
-type Explain<'a> = &'a (dyn Fn(u64, &[u64]) -> Option<Vec<usize>> + Sync);
-
-/// Findings, and the kind of each.
-type Batch = (Vec<FindingKind>, RecordBatch);
-
 impl Scan<'_> {
     fn sorter(&self) -> Result<Sorter> {
         // The key columns have other names in findings where theirs are taken.
@@ -147,7 +136,7 @@ impl Scan<'_> {
         self.meter.add(self.rows_of(done))?;
         let mut keep = |groups| {
             let kept = partitions.keep().and_then(|file_bytes| {
-                Checkpoint { about: about.clone(), groups, file_bytes }.write(&folder)
+                Checkpoint { format: FORMAT, about: about.clone(), groups, file_bytes }.write(&folder)
             });
             match kept {
                 // It may well end without a disk.
@@ -159,32 +148,33 @@ impl Scan<'_> {
             }
         };
         self.fill(&partitions, done, &mut keep, |group, spill| {
-            let mut sums = Sums::new(columns, group.keys.rows());
-            self.columns.hashes(
-                group.side,
-                group.number,
-                spill.scratch,
-                &mut |position, start, hashes| {
-                    sums.add(position, start, hashes);
-                },
-            )?;
-            self.code
-                .records(&group.keys, |row, id, key| spill.spill.put(id, key, &sums.of(row)[..words]))?;
+            if self.has_ids_alone(words) {
+                group.keys.numbers(0, spill.ids);
+                spill.spill.put_ids(spill.ids)?;
+                return self.meter.add(group.keys.rows() as u64);
+            }
+            let mut sums = Vec::with_capacity(if columns == 0 { 0 } else { group.keys.rows() });
+            self.columns.sums(group.side, group.number, spill.scratch, &mut |_, found| {
+                sums.extend_from_slice(found);
+            })?;
+            self.code.records(&group.keys, |row, id, key| {
+                let sums = sums.get(row).map_or(&[][..], |sums: &[u64; 2]| sums);
+                spill.spill.put(id, key, sums)
+            })?;
             self.meter.add(group.keys.rows() as u64)
         })?;
-        let filter = self.filter();
-        let is_open = AtomicU64::new(0);
-        self.join(&partitions, (Pass::First, words), summary, sorter, &|id, differences| {
-            match sums::only_column(differences, columns) {
-                Some(column) => Some(vec![column]),
-                None => {
-                    is_open.fetch_add(1, Ordering::Relaxed);
-                    filter.add(id);
-                    None
-                }
+        let filter = OnceLock::new();
+        self.join(&partitions, (Pass::First, words), summary, sorter, &|id, differences| match only_column(
+            differences,
+            columns,
+        ) {
+            Some(column) => Some(vec![column]),
+            None => {
+                filter.get_or_init(|| self.filter()).add(id);
+                None
             }
         })?;
-        Ok((is_open.into_inner() > 0).then_some(filter))
+        Ok(filter.into_inner())
     }
 
     /// Reads the rows that differ in more than one column again, with a hash for each column.
@@ -225,11 +215,18 @@ impl Scan<'_> {
         })
     }
 
+    /// Whether rows with so many words are no more than ids in partitions.
+    fn has_ids_alone(&self, words: usize) -> bool {
+        words == 0 && self.code.is_narrow()
+    }
+
     fn partitions(&self, folder: PathBuf, words: usize) -> Result<Partitions> {
         let budget = self.options.unordered_bytes_max;
         let bytes = self.pair.rows() * self.code.record_bytes(self.pair, words);
         let table_max = budget / WORKING_SHARE / self.options.threads.get() as u64;
-        let count = (bytes / PARTITION_BYTES).clamp(*PARTITIONS.start(), 256);
+        let (partition_bytes, count_max) =
+            if self.has_ids_alone(words) { (ID_PARTITION_BYTES, 1024) } else { (PARTITION_BYTES, 256) };
+        let count = (bytes / partition_bytes).clamp(*PARTITIONS.start(), count_max);
         let count = count.max(bytes * TABLE_FACTOR / table_max.max(1)).min(*PARTITIONS.end());
         Partitions::new(folder, count.next_power_of_two() as usize, budget / PARTITIONS_SHARE)
     }
@@ -257,7 +254,7 @@ impl Scan<'_> {
         loop {
             let begun = Instant::now();
             self.in_threads(|| {
-                let mut scratch = Scratch::default();
+                let (mut scratch, mut ids) = (Scratch::default(), Vec::new());
                 for side in 0..2 {
                     let mut spill = partitions.spill(side);
                     let mut is_due = false;
@@ -269,7 +266,8 @@ impl Scan<'_> {
                         let names = &self.pair.dumps.key;
                         let keys = keys(self.pair.sides()[side], number, names, &self.pair.key_types)?;
                         let group = GroupKeys { side, number, keys };
-                        put(&group, &mut Filling { spill: &mut spill, scratch: &mut scratch })?;
+                        let (spill, scratch, ids) = (&mut spill, &mut scratch, &mut ids);
+                        put(&group, &mut Filling { spill, scratch, ids })?;
                         is_due = begun.elapsed() >= every;
                     }
                     spill.finish()?;
@@ -286,93 +284,6 @@ impl Scan<'_> {
             }
             keep(done)?;
         }
-    }
-
-    /// Compares partition by partition. `explain` says which columns differ in rows with these differences, or that it is
-    /// not to be said now.
-    fn join(
-        &self,
-        partitions: &Partitions,
-        (pass, words): (Pass, usize),
-        summary: &mut ScanSummary,
-        sorter: &mut Sorter,
-        explain: Explain<'_>,
-    ) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let (sender, receiver) = sync_channel::<Batch>(self.options.threads.get() * 2);
-        thread::scope(|scope| {
-            let worked = scope.spawn(|| {
-                let sender = sender;
-                self.in_threads(|| {
-                    let mut table = Table::new(words);
-                    loop {
-                        let partition = next.fetch_add(1, Ordering::Relaxed);
-                        if partition >= partitions.count() {
-                            return Ok(());
-                        }
-                        self.meter.add(0)?;
-                        table.clear();
-                        for side in 0..2 {
-                            partitions.read(
-                                side,
-                                partition,
-                                words,
-                                self.code.is_narrow(),
-                                |id, key, payload| {
-                                    table.add(side, id, key, payload);
-                                },
-                            )?;
-                        }
-                        self.found(&table, pass, explain, &sender)?;
-                    }
-                })
-            });
-            for (kinds, rows) in receiver {
-                count(&kinds, summary);
-                sorter.add(rows)?;
-            }
-            worked.join().unwrap_or(Err(Error::WorkerLost))
-        })
-    }
-
-    fn found(
-        &self,
-        table: &Table,
-        pass: Pass,
-        explain: Explain<'_>,
-        sender: &SyncSender<Batch>,
-    ) -> Result<()> {
-        let mut gathered = Gathered::default();
-        for entry in 0..table.len() {
-            let kind = match table.outcome(entry) {
-                Outcome::Equal => continue,
-                Outcome::Differs => {
-                    let Some(differing) = explain(table.id(entry), table.words(entry)) else { continue };
-                    gathered.mismatched.push(gathered.kinds.len());
-                    gathered.columns.push(differing);
-                    FindingKind::Mismatched
-                }
-                _ if pass == Pass::Second => continue,
-                Outcome::OnlyOld => FindingKind::Missing,
-                Outcome::OnlyNew => FindingKind::Orphaned,
-                Outcome::Repeated => FindingKind::Duplicated,
-            };
-            gathered.kinds.push(kind);
-            gathered.entries.push(entry);
-            if gathered.kinds.len() == FINDINGS_MAX {
-                self.send(std::mem::take(&mut gathered), table, sender)?;
-            }
-        }
-        if gathered.kinds.is_empty() { Ok(()) } else { self.send(gathered, table, sender) }
-    }
-
-    fn send(&self, gathered: Gathered, table: &Table, sender: &SyncSender<Batch>) -> Result<()> {
-        let Gathered { kinds, entries, mismatched, columns } = gathered;
-        let keys = self.code.arrays(entries.iter().map(|entry| table.key(*entry)), &self.pair.key_types)?;
-        let (schema, names) = (&self.pair.findings_schema, &self.pair.values);
-        let rows = findings_rows(schema, names, &kinds, keys, mismatched, columns)?;
-        // Without a receiver sorting has failed, and nobody reads this error.
-        sender.send((kinds, rows)).map_err(|_| Error::WorkerLost)
     }
 
     /// Runs the same in all threads, and gives the first error.
@@ -422,17 +333,6 @@ impl Pass {
     }
 }
 
-/// Findings of a partition, on their way out.
-#[derive(Default)]
-struct Gathered {
-    kinds: Vec<FindingKind>,
-    /// Where in the partition's table each has its key.
-    entries: Vec<usize>,
-    /// Which of them are mismatches, and the columns that differ in each of these.
-    mismatched: Vec<usize>,
-    columns: Vec<Vec<usize>>,
-}
-
 /// A row group's keys.
 struct GroupKeys {
     side: usize,
@@ -444,6 +344,8 @@ struct GroupKeys {
 struct Filling<'a, 'p> {
     spill: &'a mut Spill<'p>,
     scratch: &'a mut Scratch,
+    /// A row group's ids, over the same memory.
+    ids: &'a mut Vec<u64>,
 }
 
 /// Keys that are sought, or few others: a bit for what each is mixed to.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::IntoBytes;
 
 use super::key_code::mixed;
 use crate::error::{Error, Result};
@@ -17,6 +18,9 @@ use crate::error::{Error, Result};
 /// Bytes that a thread gathers for a partition before it hands them over: enough that locks and writes are rare, few
 /// enough that all partitions' together are small.
 const BLOCK_BYTES: usize = 32 * 1024;
+
+/// Few enough that writing them in turns does not cost more than it saves, many enough for more threads than there are.
+pub(super) const PARTITIONS: std::ops::RangeInclusive<u64> = 16..=4096;
 
 /// A block in a file has its length before it, and a checksum: it may have waited there for another process.
 const HEADER_BYTES: u64 = 4 + 8;
@@ -110,8 +114,18 @@ impl Partitions {
 
     /// What a thread puts one side's rows in by.
     pub(super) fn spill(&self, side: usize) -> Spill<'_> {
-        let shift = 64 - self.count().trailing_zeros();
-        Spill { partitions: self, side, shift, blocks: vec![Vec::new(); self.count()] }
+        let blocks = vec![Vec::new(); self.count()];
+        Spill { partitions: self, side, shift: self.shift(), blocks, lines: Vec::new() }
+    }
+
+    /// How far what an id is mixed to is shifted for its partition.
+    fn shift(&self) -> u32 {
+        64 - self.count().trailing_zeros()
+    }
+
+    /// What the numbers that a partition's ids are mixed to have in common: their highest bits, and zeros behind them.
+    pub(super) fn common_bits(&self, partition: usize) -> u64 {
+        (partition as u64) << self.shift()
     }
 
     /// Gives out the rows of a partition: id, key where it is more than the id, and the words beside it. The partition is
@@ -124,6 +138,31 @@ impl Partitions {
         is_narrow: bool,
         mut row: impl FnMut(u64, Option<&[u8]>, &[u64]),
     ) -> Result<()> {
+        let mut payload = vec![0; words];
+        self.each_block(side, partition, |block| records(block, &mut payload, is_narrow, &mut row))
+    }
+
+    /// The same of rows that are ids alone, many at a time.
+    pub(super) fn read_ids(
+        &self,
+        side: usize,
+        partition: usize,
+        mut rows: impl FnMut(&[[u8; 8]]),
+    ) -> Result<()> {
+        self.each_block(side, partition, |block| {
+            let (ids, rest) = block.as_chunks();
+            rows(ids);
+            rest.is_empty().then_some(())
+        })
+    }
+
+    /// Gives out a partition's blocks, of which `read` says whether they are such.
+    fn each_block(
+        &self,
+        side: usize,
+        partition: usize,
+        mut read: impl FnMut(&[u8]) -> Option<()>,
+    ) -> Result<()> {
         let found = std::mem::take(&mut *lock(&self.sides[side][partition]));
         let path = self.path(side, partition);
         let damaged = || {
@@ -131,9 +170,8 @@ impl Partitions {
             self.is_kept.store(false, Ordering::Relaxed);
             Error::corrupt(&path, None)("it is not what was written; the same scan begins anew".into())
         };
-        let mut payload = vec![0; words];
         for block in &found.blocks {
-            records(block, &mut payload, is_narrow, &mut row).ok_or_else(damaged)?;
+            read(block).ok_or_else(damaged)?;
         }
         let kept: u64 = found.blocks.iter().map(|block| block.capacity() as u64).sum();
         drop(found.blocks);
@@ -156,7 +194,7 @@ impl Partitions {
             if xxh3_64(&block) != u64::from_le_bytes(checksum) {
                 return Err(damaged());
             }
-            records(&block, &mut payload, is_narrow, &mut row).ok_or_else(damaged)?;
+            read(&block).ok_or_else(damaged)?;
         }
         if self.is_kept.load(Ordering::Relaxed) {
             return Ok(());
@@ -220,20 +258,25 @@ pub(super) struct Spill<'a> {
     side: usize,
     shift: u32,
     blocks: Vec<Vec<u8>>,
+    lines: Vec<Line>,
 }
+
+/// Ids of a partition on their way into its block: a line of a processor's cache. Blocks are as many places far from one another in
+/// memory; the lines of all partitions stay in the nearest cache.
+#[derive(Clone, Default)]
+#[repr(align(64))]
+struct Line {
+    ids: [u64; LINE_IDS],
+    count: u64,
+}
+
+/// With their number, they fill a line.
+const LINE_IDS: usize = 7;
 
 impl Spill<'_> {
     pub(super) fn put(&mut self, id: u64, key: Option<&[u8]>, words: &[u64]) -> Result<()> {
         let partition = (mixed(id) >> self.shift) as usize;
-        let block = &mut self.blocks[partition];
-        let length = 8 + key.map_or(0, |key| 4 + key.len()) + 8 * words.len();
-        if block.len() + length > BLOCK_BYTES && !block.is_empty() {
-            self.partitions.take(self.side, partition, block)?;
-        }
-        let block = &mut self.blocks[partition];
-        if block.capacity() == 0 {
-            block.reserve_exact(BLOCK_BYTES.max(length));
-        }
+        let block = self.room(partition, 8 + key.map_or(0, |key| 4 + key.len()) + 8 * words.len())?;
         block.extend_from_slice(&id.to_le_bytes());
         if let Some(key) = key {
             block.extend_from_slice(&(key.len() as u32).to_le_bytes());
@@ -245,8 +288,45 @@ impl Spill<'_> {
         Ok(())
     }
 
+    /// The same for rows that are ids alone.
+    pub(super) fn put_ids(&mut self, ids: &[u64]) -> Result<()> {
+        self.lines.resize(self.blocks.len(), Line::default());
+        for id in ids {
+            let partition = (mixed(*id) >> self.shift) as usize;
+            let line = &mut self.lines[partition];
+            if let Some(place) = line.ids.get_mut(line.count as usize) {
+                *place = id.to_le();
+                line.count += 1;
+                continue;
+            }
+            line.count = 0;
+            let ids = line.ids;
+            // This id follows by itself: what was put into a line just now could not be read at once.
+            let block = self.room(partition, (LINE_IDS + 1) * size_of::<u64>())?;
+            block.extend_from_slice(ids.as_bytes());
+            block.extend_from_slice(&id.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// A partition's block, with room for so many bytes.
+    fn room(&mut self, partition: usize, length: usize) -> Result<&mut Vec<u8>> {
+        let block = &mut self.blocks[partition];
+        if block.len() + length > BLOCK_BYTES && !block.is_empty() {
+            self.partitions.take(self.side, partition, block)?;
+        }
+        if block.capacity() == 0 {
+            block.reserve_exact(BLOCK_BYTES.max(length));
+        }
+        Ok(block)
+    }
+
     /// Hands over what is gathered.
     pub(super) fn finish(mut self) -> Result<()> {
+        for (partition, line) in std::mem::take(&mut self.lines).iter().enumerate() {
+            let ids = line.ids[..line.count as usize].as_bytes();
+            self.room(partition, ids.len())?.extend_from_slice(ids);
+        }
         for (partition, mut block) in std::mem::take(&mut self.blocks).into_iter().enumerate() {
             if !block.is_empty() {
                 block.shrink_to_fit();

@@ -14,17 +14,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::memory::Memory;
 use super::present::{Bits, Bounds, Found, Present, Writers, each_finding};
-use super::sums::{Sums, only_column};
+use super::regions::{Regions, Row, TURN_ROWS};
 use super::{Filter, Scan};
 use crate::error::Result;
 use crate::findings::{FindingKind, FindingsWriter, ScanSummary};
 use crate::foreign;
-use crate::scan::columns::Scratch;
+use crate::scan::columns::{BLOCK_ROWS, Scratch};
 use crate::scan::engine::count;
+use crate::scan::sums::only_column;
 use arrow::array::RecordBatch;
-
-/// Rows that are looked up together: their sums are far from one another in memory, and waited for all at once.
-const BLOCK_ROWS: usize = 256;
 
 /// What of the budget may hold bits and sums; the rest is for rows that differ in more than one column.
 const RANKED_QUARTERS: u64 = 3;
@@ -48,7 +46,7 @@ pub(super) fn run(
     if bytes > bytes_max || rows > u64::from(u32::MAX) {
         return Ok(false);
     }
-    let (mut bit_memory, mut slot_memory) = (Memory::new(5 * bounds.words()), Memory::new(2 * rows));
+    let (mut bit_memory, mut slot_memory) = (Memory::new(5 * bounds.words()), Memory::ordinary(2 * rows));
     let bits: Vec<Bits<'_>> = Bits::cut(&mut bit_memory, bounds).collect();
     let sides = [0, 2].map(|first| Present::new(bits[first], bits[first + 1], Writers::Many));
     let (differing, slots) = (bits[4], slot_memory.pairs());
@@ -121,18 +119,20 @@ impl Ranked<'_, '_> {
         // Of each row group the first and the last number, plus one; nothing where they do not ascend.
         let ends: Vec<[AtomicU64; 2]> = groups.iter().map(|_| Default::default()).collect();
         let this = &*self;
-        this.each_group(this.base, |group, numbers, sums| {
+        this.each_group(this.base, |(), scratch, group, numbers| {
             if let ([first, .., last] | [first @ last], true) = (numbers, numbers.is_sorted_by(|a, b| a < b))
             {
                 ends[group][0].store(first + 1, Ordering::Relaxed);
                 ends[group][1].store(last + 1, Ordering::Relaxed);
             }
-            let first = groups[group].first_row as usize;
-            for (slot, sums) in this.slots[first..first + numbers.len()].iter().zip(sums) {
-                slot[0].store(sums[0], Ordering::Relaxed);
-                slot[1].store(sums[1], Ordering::Relaxed);
-            }
             this.sides[this.base].add(numbers);
+            let slots = &this.slots[groups[group].first_row as usize..];
+            this.scan.columns.sums(this.base, group, scratch, &mut |start, sums| {
+                for (slot, sums) in slots[start..].iter().zip(sums) {
+                    slot[0].store(sums[0], Ordering::Relaxed);
+                    slot[1].store(sums[1], Ordering::Relaxed);
+                }
+            })
         })?;
         let ends: Vec<[u64; 2]> = ends.into_iter().map(|ends| ends.map(AtomicU64::into_inner)).collect();
         let ascend = ends.iter().all(|[first, _]| *first > 0);
@@ -182,37 +182,52 @@ impl Ranked<'_, '_> {
     fn read_other(&self) -> Result<u64> {
         let other = 1 - self.base;
         let rows_met = AtomicU64::new(0);
-        self.each_group(other, |_, numbers, sums| {
-            let mut slots = [NO_SLOT; BLOCK_ROWS];
-            let mut met = 0;
-            for (numbers, sums) in numbers.chunks(BLOCK_ROWS).zip(sums.chunks(BLOCK_ROWS)) {
-                for (slot, number) in slots.iter_mut().zip(numbers) {
-                    *slot = self.slot(*number);
+        self.each_group(other, |regions: &mut Regions, scratch, group, numbers| {
+            self.scan.columns.sums(other, group, scratch, &mut |start, sums| {
+                if start % TURN_ROWS == 0 {
+                    let turn = &numbers[start..numbers.len().min(start + TURN_ROWS)];
+                    regions.begin(turn, self.bounds.numbers);
                 }
-                // A look at each, before any is written to: memory is waited for all at once.
-                let seen = slots.iter().take(numbers.len()).filter_map(|slot| self.slots.get(*slot));
-                std::hint::black_box(
-                    seen.fold(0, |seen, [_, weighted]| seen | weighted.load(Ordering::Relaxed)),
-                );
-                for ((slot, sums), number) in slots.iter().zip(sums).zip(numbers) {
-                    let Some([plain, weighted]) = self.slots.get(*slot) else {
-                        self.sides[other].add(&[*number]);
-                        continue;
-                    };
-                    met += 1;
-                    let found = [plain.load(Ordering::Relaxed), weighted.load(Ordering::Relaxed)];
-                    if found == *sums {
-                        weighted.store(found[1] | MET, Ordering::Relaxed);
-                    } else {
-                        self.differing.set((number / 64) as usize, 1 << (number % 64));
-                        plain.store(found[0].wrapping_sub(sums[0]), Ordering::Relaxed);
-                        weighted.store(found[1].wrapping_sub(sums[1]) | MET, Ordering::Relaxed);
-                    }
+                let end = start + sums.len();
+                regions.put(&numbers[start..end], sums);
+                if end % TURN_ROWS == 0 || end == numbers.len() {
+                    let met: u64 =
+                        regions.rows().chunks(BLOCK_ROWS).map(|rows| self.compare_rows(rows)).sum();
+                    rows_met.fetch_add(met, Ordering::Relaxed);
                 }
-            }
-            rows_met.fetch_add(met, Ordering::Relaxed);
+            })
         })?;
         Ok(rows_met.into_inner())
+    }
+
+    /// Compares some rows of the other side, and says how many of their keys the base has.
+    fn compare_rows(&self, rows: &[Row]) -> u64 {
+        let mut slots = [NO_SLOT; BLOCK_ROWS];
+        // A look at each, before anything is done with it: memory is waited for all at once.
+        let seen = rows.iter().map(|row| self.ranks[(row.number / 64) as usize].bits);
+        std::hint::black_box(seen.fold(0, |seen, bits| seen | bits));
+        for (slot, row) in slots.iter_mut().zip(rows) {
+            *slot = self.slot(row.number);
+        }
+        let seen = slots.iter().take(rows.len()).filter_map(|slot| self.slots.get(*slot));
+        std::hint::black_box(seen.fold(0, |seen, [_, weighted]| seen | weighted.load(Ordering::Relaxed)));
+        let mut met = 0;
+        for (slot, Row { number, sums }) in slots.iter().zip(rows) {
+            let Some([plain, weighted]) = self.slots.get(*slot) else {
+                self.sides[1 - self.base].add(&[*number]);
+                continue;
+            };
+            met += 1;
+            let found = [plain.load(Ordering::Relaxed), weighted.load(Ordering::Relaxed)];
+            if found == *sums {
+                weighted.store(found[1] | MET, Ordering::Relaxed);
+            } else {
+                self.differing.set((number / 64) as usize, 1 << (number % 64));
+                plain.store(found[0].wrapping_sub(sums[0]), Ordering::Relaxed);
+                weighted.store(found[1].wrapping_sub(sums[1]) | MET, Ordering::Relaxed);
+            }
+        }
+        met
     }
 
     /// Sets the other side's bits of all keys of the base that were met, and says how many these are.
@@ -264,25 +279,25 @@ impl Ranked<'_, '_> {
         })
     }
 
-    /// Gives out the numbers of each row group's keys and its rows' sums, in all threads.
-    fn each_group(&self, side: usize, found: impl Fn(usize, &[u64], &[[u64; 2]]) + Sync) -> Result<()> {
+    /// Gives out the numbers of each row group's keys, in all threads, with what a thread keeps from group to group.
+    fn each_group<K: Default>(
+        &self,
+        side: usize,
+        found: impl Fn(&mut K, &mut Scratch, usize, &[u64]) -> Result<()> + Sync,
+    ) -> Result<()> {
         let scan = self.scan;
         let groups: &[foreign::Group] = scan.pair.sides()[side].groups();
         let next = AtomicUsize::new(0);
         scan.in_threads(|| {
-            let mut scratch = Scratch::default();
-            let (mut numbers, mut sums) = (Vec::new(), Sums::new(0, 0));
+            let (mut kept, mut scratch) = (K::default(), Scratch::default());
+            let mut numbers = Vec::new();
             loop {
                 let group = next.fetch_add(1, Ordering::Relaxed);
                 if group >= groups.len() {
                     return Ok(());
                 }
                 self.bounds.numbers_of(scan, side, group, &mut numbers)?;
-                sums.clear(scan.columns.len(), numbers.len());
-                scan.columns.hashes(side, group, &mut scratch, &mut |position, start, hashes| {
-                    sums.add(position, start, hashes);
-                })?;
-                found(group, &numbers, sums.all());
+                found(&mut kept, &mut scratch, group, &numbers)?;
                 scan.meter.add(numbers.len() as u64)?;
             }
         })
