@@ -185,7 +185,7 @@ impl<'a> Columns<'a> {
                 let mut offset = 0;
                 while offset < aligned.rows {
                     let rows = [aligned.old_row, aligned.new_row].map(|row| row + offset as u64);
-                    self.hold(column, rows, decompressor, sides, &mut translation)?;
+                    self.hold_rows(column, rows, decompressor, sides, &mut translation)?;
                     let [(old, old_at), (new, new_at)] = [sides[0].at(rows[0]), sides[1].at(rows[1])];
                     let both = (aligned.rows - offset).min(old.rows() - old_at).min(new.rows() - new_at);
                     let equal = old.equal_rows(old_at, new, new_at, both, &translation);
@@ -204,7 +204,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Makes both sides hold the pages that these rows of theirs are in, in a form in which they can be compared.
-    fn hold(
+    fn hold_rows(
         &self,
         column: &Column,
         rows: [u64; 2],
