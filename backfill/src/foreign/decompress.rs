@@ -12,6 +12,8 @@ pub(crate) struct Decompressor {
     snappy: snap::raw::Decoder,
     /// Where pages of codes are decompressed to, from column to column: fresh memory costs a page fault per 4 KiB.
     pub(super) page: Vec<u8>,
+    /// Where stored pages are read to, for the same reason.
+    pub(super) stored: Vec<u8>,
 }
 
 /// How pages are compressed, where this can undo it without the decoder of the Parquet library.

@@ -16,7 +16,7 @@ use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::PageIndexPolicy;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::chunk::ColumnChunk;
+use super::chunk::{ChunkFault, ColumnChunk, READ_BYTES_MIN};
 use super::column::{RawColumn, Reading, Shape};
 use super::decompress::{Codec, Decompressor};
 use super::page_header::PageHeader;
@@ -227,8 +227,9 @@ impl ForeignFile {
             .sum()
     }
 
-    /// How many bytes the first page with rows of a column takes in memory; those behind it are much alike. Nothing where the column is
-    /// not read by pages, or where its pages cannot be found: whoever reads them will say why.
+    /// How many bytes a column takes in memory, about, while its pages are read some at a time: by its first page with rows, as those behind
+    /// it are much alike. Nothing where the column is not read by pages, or where its pages cannot be found: whoever reads them will
+    /// say why.
     pub(crate) fn page_bytes(&self, row_group: usize, root: usize) -> Option<u64> {
         self.reading(root)?;
         let (start, stored_bytes) = self.place(row_group, self.only_leaf(root)?).ok()?;
@@ -237,7 +238,8 @@ impl ForeignFile {
             let length = stored_bytes.saturating_sub(at).min(PAGE_HEADER_BYTES_MAX);
             let header = PageHeader::parse(&self.input.read(start + at as u64, length).ok()?)?;
             if header.is_data() {
-                return Some(header.uncompressed_bytes as u64);
+                let stored = header.compressed_bytes.max(READ_BYTES_MIN);
+                return Some((stored + header.uncompressed_bytes) as u64);
             }
             at = at.checked_add(header.header_bytes)?.checked_add(header.compressed_bytes)?;
         }
@@ -252,26 +254,46 @@ impl ForeignFile {
         decompressor: &mut Decompressor,
         into: &mut RawColumn,
     ) -> Result<()> {
-        let mut chunk = self.column_chunk(row_group, root, reading)?;
-        chunk.read_all(decompressor, into).map_err(|detail| self.corrupt_column(row_group, root, detail))
+        let stored = std::mem::take(&mut decompressor.stored);
+        let mut chunk = self.column_chunk(row_group, root, reading, stored)?;
+        chunk.read_all(decompressor, into).map_err(|fault| self.chunk_error(row_group, root, fault))?;
+        decompressor.stored = chunk.into_stored();
+        Ok(())
     }
 
-    /// A column of a row group, whose pages are read some at a time.
+    /// A column of a row group, whose pages are read some at a time, over `stored`.
     pub(crate) fn column_chunk(
         &self,
         row_group: usize,
         root: usize,
         reading: Reading,
+        stored: Vec<u8>,
     ) -> Result<ColumnChunk> {
-        let leaf =
-            self.only_leaf(root).ok_or_else(|| self.corrupt_column(row_group, root, "it is nested"))?;
-        let (_, stored) = self.chunk(row_group, leaf)?;
+        let leaf = self
+            .only_leaf(root)
+            .ok_or_else(|| self.chunk_error(row_group, root, ChunkFault::Damaged("it is nested")))?;
+        let (start, length) = self.place(row_group, leaf)?;
+        // A length out of a damaged footer must not be believed.
+        let end = start.checked_add(length as u64).filter(|end| *end <= self.input.len());
+        let end = end.ok_or_else(|| {
+            let detail = "the file ends before the data it points at";
+            self.chunk_error(row_group, root, ChunkFault::Damaged(detail))
+        })?;
         let rows = usize::try_from(self.rows(row_group)).unwrap_or(usize::MAX);
-        Ok(ColumnChunk::new(stored, reading, rows))
+        Ok(ColumnChunk::new(self.input.clone(), start..end, reading, rows, stored))
     }
 
-    pub(crate) fn corrupt_column(&self, row_group: usize, root: usize, detail: &str) -> Error {
-        self.corrupt(row_group, format!("column {}: {detail}", self.name(root)))
+    /// Why a column of a row group cannot be read.
+    pub(crate) fn chunk_error(&self, row_group: usize, root: usize, fault: ChunkFault) -> Error {
+        match fault {
+            ChunkFault::Damaged(detail) => {
+                self.corrupt(row_group, format!("column {}: {detail}", self.name(root)))
+            }
+            ChunkFault::Unreadable(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.corrupt(row_group, error.to_string())
+            }
+            ChunkFault::Unreadable(error) => Error::io("read", &self.path)(error),
+        }
     }
 
     /// Reads columns of a row group as Arrow arrays, in this order. Each of `columns` is a position in this file.

@@ -225,7 +225,7 @@ impl<'a> Columns<'a> {
             if held.group != Some(group) {
                 translation.forget();
                 held.forget();
-                held.chunk = self.chunk(column, side, group)?;
+                held.chunk = self.chunk(column, side, group, std::mem::take(&mut held.stored))?;
                 held.group = Some(group);
             }
             let (file, index) = (table.file(group), table.groups()[group].index);
@@ -234,8 +234,7 @@ impl<'a> Columns<'a> {
                 Some((root, chunk)) => {
                     let within = (row - first_row) as usize;
                     let first = chunk.read_some(within, PAGES_BYTES_MIN, decompressor, &mut held.column);
-                    held.first_row +=
-                        first.map_err(|detail| file.corrupt_column(index, *root, detail))? as u64;
+                    held.first_row += first.map_err(|fault| file.chunk_error(index, *root, fault))? as u64;
                 }
                 None => self.read(column, side, group, decompressor, &mut held.column)?,
             }
@@ -245,21 +244,26 @@ impl<'a> Columns<'a> {
             RawColumn::align(&mut old.column, &mut new.column, translation).map_err(|(side, detail)| {
                 let table = self.pair.sides()[side];
                 let group = table.at_row(rows[side]);
-                table
-                    .file(group)
-                    .corrupt(table.groups()[group].index, format!("column {}: {detail}", column.name))
+                let detail = format!("column {}: {detail}", column.name);
+                table.file(group).corrupt(table.groups()[group].index, detail)
             })?;
         }
         Ok(())
     }
 
     /// The pages of a column in a row group, where they are read some at a time; and its place in the file.
-    fn chunk(&self, column: &Column, side: usize, group: usize) -> Result<Option<(usize, ColumnChunk)>> {
+    fn chunk(
+        &self,
+        column: &Column,
+        side: usize,
+        group: usize,
+        stored: Vec<u8>,
+    ) -> Result<Option<(usize, ColumnChunk)>> {
         let Way::Raw { readings, .. } = &column.way else { return Ok(None) };
         let table = self.pair.sides()[side];
         let (file, found) = (table.file(group), &table.groups()[group]);
         let root = root(file, column)?;
-        Ok(Some((root, file.column_chunk(found.index, root, readings[side][found.file])?)))
+        Ok(Some((root, file.column_chunk(found.index, root, readings[side][found.file], stored)?)))
     }
 
     fn read(
@@ -329,12 +333,19 @@ struct Held {
     /// The first row of the table that is held.
     first_row: u64,
     column: RawColumn,
+    /// Memory for stored pages, while no row group has it.
+    stored: Vec<u8>,
 }
 
 impl Held {
     /// Holds nothing but the memory.
     fn forget(&mut self) {
-        *self = Self { column: std::mem::take(&mut self.column), ..Self::default() };
+        let stored = self.chunk.take().map(|(_, chunk)| chunk.into_stored());
+        *self = Self {
+            column: std::mem::take(&mut self.column),
+            stored: stored.unwrap_or_else(|| std::mem::take(&mut self.stored)),
+            ..Self::default()
+        };
     }
 
     fn holds(&self, row: u64) -> bool {

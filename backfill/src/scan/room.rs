@@ -41,7 +41,8 @@ fn key_bytes(table: &ForeignTable, names: &[String]) -> u64 {
     (0..table.groups().len()).map(bytes).max().unwrap_or(0)
 }
 
-/// How many bytes a column of a table takes at most while it is compared: a row group's stored ones, and the pages in hand.
+/// How many bytes a column of a table takes at most while it is compared: stored and plain, of the pages in hand or of
+/// a row group where it is read as a whole.
 fn value_bytes(table: &ForeignTable, names: &[String]) -> u64 {
     let largest = |name: &String| {
         let places = (0..table.groups().len()).filter_map(|group| {

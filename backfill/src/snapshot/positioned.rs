@@ -39,6 +39,14 @@ impl Positioned {
         self.bytes_read.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Fills the buffer with what is in the file from `start` on.
+    pub(crate) fn read_into(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
+        read_exact_at(&self.file, buffer, start)?;
+        #[cfg(test)]
+        self.bytes_read.fetch_add(buffer.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(crate) fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
         // A length out of a damaged footer must not be allocated before it is found impossible.
         if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
@@ -52,9 +60,7 @@ impl Positioned {
         if buffer.len() < length {
             buffer.resize(length, 0);
         }
-        read_exact_at(&self.file, &mut buffer[..length], start)?;
-        #[cfg(test)]
-        self.bytes_read.fetch_add(length as u64, std::sync::atomic::Ordering::Relaxed);
+        self.read_into(start, &mut buffer[..length])?;
         Ok(if length < POOLED_BYTES_MIN { buffer.into() } else { Pooled::share(buffer).slice(..length) })
     }
 }
