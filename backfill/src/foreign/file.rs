@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::{Compression, Encoding, Type};
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::chunk::{ChunkFault, ColumnChunk, READ_BYTES_MIN};
@@ -209,22 +209,18 @@ impl ForeignFile {
 
     /// How many bytes a column of a row group takes in memory, about.
     pub(crate) fn column_bytes(&self, row_group: usize, root: usize) -> u64 {
-        let metadata = self.metadata.metadata();
-        self.leaves(root)
-            .map(|leaf| {
-                u64::try_from(metadata.row_group(row_group).column(leaf).uncompressed_size()).unwrap_or(0)
-            })
-            .sum()
+        self.chunk_bytes(row_group, root, ColumnChunkMetaData::uncompressed_size)
     }
 
     /// How many bytes a column of a row group takes on the disk.
     pub(crate) fn stored_bytes(&self, row_group: usize, root: usize) -> u64 {
-        let metadata = self.metadata.metadata();
-        self.leaves(root)
-            .map(|leaf| {
-                u64::try_from(metadata.row_group(row_group).column(leaf).compressed_size()).unwrap_or(0)
-            })
-            .sum()
+        self.chunk_bytes(row_group, root, ColumnChunkMetaData::compressed_size)
+    }
+
+    fn chunk_bytes(&self, row_group: usize, root: usize, of: fn(&ColumnChunkMetaData) -> i64) -> u64 {
+        let metadata = self.metadata.metadata().row_group(row_group);
+        // A damaged footer may give negative numbers.
+        self.leaves(root).map(|leaf| u64::try_from(of(metadata.column(leaf))).unwrap_or(0)).sum()
     }
 
     /// How many bytes a column takes in memory, about, while its pages are read some at a time: by its first page with rows, as those behind
