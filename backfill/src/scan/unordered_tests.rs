@@ -12,16 +12,13 @@ use crate::error::Error;
 use crate::findings::{FindingKind, Findings};
 use crate::testing::{Key, Values};
 
-/// So many that hundreds of findings are some chunks, and no more: each is a file that is made durable, forty times over.
-const CHUNK_KEYS: u64 = 61;
-
 /// Budgets from nothing to plenty: partitions on the disk, partitions in memory, and sums at their keys' places.
 const BUDGETS: [u64; 5] = [1, 4 * 1024, 64 * 1024, 1024 * 1024, 1 << 30];
 
 /// Scans in no order within a budget, and gives the folder of what was found.
 fn found(dumps: &Dumps, folder: &Path, threads: usize, budget: u64) -> PathBuf {
     let path = folder.join(format!("found-{threads}-{budget}"));
-    let mut options = options(threads, CHUNK_KEYS);
+    let mut options = options(threads, 7);
     options.unordered_bytes_max = budget;
     let unordered = Dumps { order: DumpOrder::Unordered, ..dumps.clone() };
     scan_dumps(&unordered, &path, &options, &quiet).unwrap();
@@ -52,7 +49,7 @@ fn check(old: &Rows, new: &Rows) {
             }
         }
         let detected = folder.path().join("detected");
-        scan_dumps(&dumps, &detected, &options(2, CHUNK_KEYS), &quiet).unwrap();
+        scan_dumps(&dumps, &detected, &options(2, 7), &quiet).unwrap();
         assert_eq!(files(&first), files(&detected));
     }
 }
