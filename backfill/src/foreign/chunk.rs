@@ -14,7 +14,7 @@ use crate::snapshot::Positioned;
 
 /// Stored bytes that are read together at least: enough that the system is seldom asked, and few enough that they are in the processor's
 /// cache when they are decompressed.
-pub(super) const READ_BYTES_MIN: usize = if cfg!(test) { 64 } else { 256 * 1024 };
+const READ_BYTES_MIN: usize = if cfg!(test) { 64 } else { 256 * 1024 };
 
 /// Most page headers are shorter than this.
 const HEADER_BYTES_USUAL: usize = 1024;
@@ -135,6 +135,17 @@ impl ColumnChunk {
         let first = self.next_row - build.rows;
         (*into, decompressor.page) = build.finish()?;
         Ok(first)
+    }
+
+    /// How many bytes the first page with rows takes, stored and plain. Whatever stands before it is passed over.
+    pub(super) fn first_page_bytes(&mut self) -> Result<usize, ChunkFault> {
+        loop {
+            let header = self.header()?;
+            if header.is_data() {
+                return Ok(header.compressed_bytes.max(READ_BYTES_MIN) + header.uncompressed_bytes);
+            }
+            self.pass_over(header.compressed_bytes)?;
+        }
     }
 
     /// The header of the next page, which begins behind it then.

@@ -114,16 +114,11 @@ impl RawColumn {
         if self.form != Form::Codes {
             return Ok(());
         }
+        self.offsets.clear();
+        self.dictionary.spell(&self.codes, 0, &mut self.bytes, &mut self.offsets)?;
         self.form = match self.dictionary.shape {
-            Some(Shape::Fixed(width)) => {
-                self.dictionary.spell_fixed(width, &self.codes, 0, &mut self.bytes)?;
-                Form::Fixed { width, start: 0 }
-            }
-            _ => {
-                self.offsets.clear();
-                self.dictionary.spell_prefixed(&self.codes, 0, &mut self.bytes, &mut self.offsets)?;
-                Form::Prefixed
-            }
+            Some(Shape::Fixed(width)) => Form::Fixed { width, start: 0 },
+            _ => Form::Prefixed,
         };
         Ok(())
     }

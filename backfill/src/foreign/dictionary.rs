@@ -51,14 +51,29 @@ impl Dictionary {
 const TOO_LONG: &str = "its values are too long to be written out side by side";
 
 impl Dictionary {
-    /// Writes values of fixed width out from `at` on, over what is there; zeros where there is no value.
-    pub(super) fn spell_fixed(
+    /// Writes values out from `at` on, over what is there, and says where they end. Values with a length append to `offsets` where each
+    /// begins, and where the last ends.
+    pub(super) fn spell(
+        &self,
+        codes: &[u32],
+        at: usize,
+        into: &mut Vec<u8>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<usize, &'static str> {
+        match self.shape {
+            Some(Shape::Fixed(width)) => self.spell_fixed(width, codes, at, into),
+            _ => self.spell_prefixed(codes, at, into, offsets),
+        }
+    }
+
+    /// Values of fixed width; zeros where there is no value.
+    fn spell_fixed(
         &self,
         width: usize,
         codes: &[u32],
         at: usize,
         into: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<usize, &'static str> {
         let end = codes.len().checked_mul(width).and_then(|length| at.checked_add(length)).ok_or(TOO_LONG)?;
         bounded(end).map_err(|_| TOO_LONG)?;
         grow(into, end);
@@ -75,7 +90,7 @@ impl Dictionary {
                 }
             }
         }
-        Ok(())
+        Ok(end)
     }
 
     /// The same for widths that have an instruction.
@@ -86,14 +101,14 @@ impl Dictionary {
         }
     }
 
-    /// Writes values with a length out from `at` on, over what is there, and appends where each begins, and where the last ends.
-    pub(super) fn spell_prefixed(
+    /// Values with a length; nothing at all where there is no value.
+    fn spell_prefixed(
         &self,
         codes: &[u32],
         at: usize,
         into: &mut Vec<u8>,
         offsets: &mut Vec<u32>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<usize, &'static str> {
         let end = at.checked_add(self.spelled_bytes(codes)).ok_or(TOO_LONG)?;
         bounded(end).map_err(|_| TOO_LONG)?;
         grow(into, end);
@@ -105,7 +120,7 @@ impl Dictionary {
             at += value.len();
             at as u32
         }));
-        Ok(())
+        Ok(end)
     }
 
     /// How many bytes the values of these codes have together.

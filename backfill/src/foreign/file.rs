@@ -16,10 +16,9 @@ use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::chunk::{ChunkFault, ColumnChunk, READ_BYTES_MIN};
+use super::chunk::{ChunkFault, ColumnChunk};
 use super::column::{RawColumn, Reading, Shape};
 use super::decompress::{Codec, Decompressor};
-use super::page_header::PageHeader;
 use crate::error::{Error, Result};
 use crate::snapshot::{ChunkBytes, Positioned};
 
@@ -34,9 +33,6 @@ pub(crate) struct ForeignFile {
 
 /// Bytes at a file's end that say where its footer begins, and that it is one.
 const TRAILER_BYTES: u64 = 8;
-
-/// Page headers have a few dozen bytes, and some the smallest and the largest value besides.
-const PAGE_HEADER_BYTES_MAX: usize = 4096;
 
 /// What a file ends in whose footer is encrypted.
 const ENCRYPTED_MAGIC: &[u8] = b"PARE";
@@ -227,18 +223,8 @@ impl ForeignFile {
     /// it are much alike. Nothing where the column is not read by pages, or where its pages cannot be found: whoever reads them will
     /// say why.
     pub(crate) fn page_bytes(&self, row_group: usize, root: usize) -> Option<u64> {
-        self.reading(root)?;
-        let (start, stored_bytes) = self.place(row_group, self.only_leaf(root)?).ok()?;
-        let mut at = 0;
-        loop {
-            let length = stored_bytes.saturating_sub(at).min(PAGE_HEADER_BYTES_MAX);
-            let header = PageHeader::parse(&self.input.read(start + at as u64, length).ok()?)?;
-            if header.is_data() {
-                let stored = header.compressed_bytes.max(READ_BYTES_MIN);
-                return Some((stored + header.uncompressed_bytes) as u64);
-            }
-            at = at.checked_add(header.header_bytes)?.checked_add(header.compressed_bytes)?;
-        }
+        let mut chunk = self.column_chunk(row_group, root, self.reading(root)?, Vec::new()).ok()?;
+        Some(chunk.first_page_bytes().ok()? as u64)
     }
 
     /// Reads a column of a row group without making Arrow arrays of it.

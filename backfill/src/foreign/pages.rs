@@ -250,10 +250,7 @@ impl Build {
     /// The codes so far as plain values: a writer gives a dictionary up when it grows too large. The page that was just
     /// decompressed, where plain values begin, is moved behind them.
     fn spell_out(&mut self, page_bytes: usize) -> Result<(), &'static str> {
-        let length = match self.reading.shape {
-            Shape::Fixed(width) => self.codes.len().checked_mul(width).ok_or("a page is too long")?,
-            Shape::Prefixed => self.dictionary.spelled_bytes(&self.codes),
-        };
+        let length = self.dictionary.spelled_bytes(&self.codes);
         let end = length.checked_add(page_bytes).ok_or("a page is too long")?;
         bounded(end)?;
         grow(&mut self.bytes, end);
@@ -265,18 +262,9 @@ impl Build {
 
     /// Writes the codes so far out as plain values from `at` on, and says where they end.
     fn write_out_codes(&mut self, at: usize) -> Result<usize, &'static str> {
-        let end = match self.reading.shape {
-            Shape::Fixed(width) => {
-                self.dictionary.spell_fixed(width, &self.codes, at, &mut self.bytes)?;
-                at + self.codes.len() * width
-            }
-            Shape::Prefixed => {
-                // Where the first begins is where the last one before it ends.
-                self.offsets.pop();
-                self.dictionary.spell_prefixed(&self.codes, at, &mut self.bytes, &mut self.offsets)?;
-                self.offsets.last().map_or(at, |end| *end as usize)
-            }
-        };
+        // Where the first begins is where the last one before it ends.
+        self.offsets.pop();
+        let end = self.dictionary.spell(&self.codes, at, &mut self.bytes, &mut self.offsets)?;
         self.codes.clear();
         Ok(end)
     }

@@ -241,12 +241,13 @@ impl<'a> Columns<'a> {
         }
         if is_new {
             let [old, new] = sides;
-            RawColumn::align(&mut old.column, &mut new.column, translation).map_err(|(side, detail)| {
+            let aligned = RawColumn::align(&mut old.column, &mut new.column, translation);
+            if let Err((side, detail)) = aligned {
                 let table = self.pair.sides()[side];
                 let group = table.at_row(rows[side]);
-                let detail = format!("column {}: {detail}", column.name);
-                table.file(group).corrupt(table.groups()[group].index, detail)
-            })?;
+                let (file, index) = (table.file(group), table.groups()[group].index);
+                return Err(file.chunk_error(index, root(file, column)?, detail.into()));
+            }
         }
         Ok(())
     }

@@ -51,9 +51,7 @@ fn value_bytes(table: &ForeignTable, names: &[String]) -> u64 {
             Some((file.stored_bytes(index, root) + file.column_bytes(index, root), file, index, root))
         });
         let (whole, file, index, root) = places.max_by_key(|(bytes, ..)| *bytes)?;
-        let pages = file
-            .page_bytes(index, root)
-            .map(|page| file.stored_bytes(index, root) + page + PAGES_BYTES_MIN as u64);
+        let pages = file.page_bytes(index, root).map(|page| page + PAGES_BYTES_MIN as u64);
         Some(pages.map_or(whole, |pages| pages.min(whole)))
     };
     names.iter().filter_map(largest).max().unwrap_or(0)
@@ -113,7 +111,7 @@ mod tests {
             let dumps = written(folder.path(), page_rows);
             room(&DumpPair::open(&dumps).unwrap(), &options).0
         };
-        assert_eq!(threads(64), 7);
+        assert_eq!(threads(64), 8);
         assert_eq!(threads(ROWS as usize), 4, "of each side stored bytes and plain ones");
     }
 
